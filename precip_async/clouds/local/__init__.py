@@ -1,0 +1,3 @@
+"""Machines on this computer."""
+
+from __future__ import annotations
