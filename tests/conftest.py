@@ -1,0 +1,131 @@
+"""What every test stands on: a clean environment, honest skips, and nothing left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import inspect
+import os
+import shutil
+import subprocess
+import uuid
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests import processes
+from tests.polling import until
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Iterator
+
+REQUIRE_ALL = os.environ.get("PRECIP_REQUIRE_ALL") == "1"
+SETTLE = 5.0  # seconds that what a test started may take to end after the test has
+MARK = "PRECIP_TEST_MARK"  # in the environment of every process that a test starts
+
+# sshd, ip and useradd live where an ordinary user's PATH may not look.
+os.environ["PATH"] = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/sbin"])
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    """The only backend: asyncssh is asyncio's."""
+    return "asyncio"
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(
+    monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A fresh HOME that nothing of the user's shines into; its path."""
+    home = tmp_path_factory.mktemp("home")
+    for name in list(os.environ):
+        if name.startswith(("AWS_", "EC2_", "PRECIP_", "SSH_", "XDG_")):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("PRECIP_HOME", str(home / ".precip"))
+    return home
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_running(
+    request: pytest.FixtureRequest,
+    clean_environment: Path,  # noqa: ARG001 - the mark has to outlive its cleaning
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[None]:
+    """Fail a test whose processes outlive it, orphans in sessions of their own included."""
+    mark = uuid.uuid4().hex
+    monkeypatch.setenv(MARK, mark)
+    before = {(p.pid, p.started) for p in processes.everything().values()}
+    watch_tasks(request.node)
+    yield
+    if before:  # no /proc, no look
+
+        def left() -> list[processes.Process]:
+            now = processes.everything().values()
+            new = [p for p in now if (p.pid, p.started) not in before]
+            return [p for p in new if p.parent == os.getpid() or bears(p.pid, mark)]
+
+        try:
+            until(lambda: not left(), within=SETTLE)
+        except AssertionError:
+            pytest.fail(f"left running by the test: {left()}")
+
+
+def bears(pid: int, mark: str) -> bool:
+    """Whether the living process `pid` was started by the test that `mark` stands for."""
+    try:
+        return f"{MARK}={mark}".encode() in Path(f"/proc/{pid}/environ").read_bytes()
+    except OSError:  # gone, or another user's
+        return False
+
+
+def watch_tasks(item: pytest.Item) -> None:
+    """Make an async test fail that leaves tasks running on the loop."""
+    test = getattr(item, "obj", None)
+    if not isinstance(item, pytest.Function) or not inspect.iscoroutinefunction(test):
+        return
+
+    @functools.wraps(test)
+    async def watched(*args: Any, **kwargs: Any) -> None:
+        before = asyncio.all_tasks()
+        await test(*args, **kwargs)
+        if left := asyncio.all_tasks() - before:
+            _, running = await asyncio.wait(left, timeout=SETTLE)
+            assert not running, f"tasks left running: {running}"
+
+    item.obj = watched
+
+
+@functools.cache
+def obstacle(need: str) -> str:
+    """Why tests marked `need` cannot run here; empty where they can."""
+    if need == "sshd":
+        return "" if shutil.which("sshd") else "there is no OpenSSH server here"
+    if os.geteuid() != 0:
+        return "this needs root"
+    if missing := [tool for tool in ("ip", "nsenter", "unshare") if not shutil.which(tool)]:
+        return f"this needs {', '.join(missing)}"
+    probe = ["unshare", "--net", "--mount", "--pid", "--uts", "--ipc", "--fork", "true"]
+    tried = subprocess.run(probe, capture_output=True, text=True, check=False, timeout=30)
+    return f"no namespaces here: {tried.stderr.strip()}" if tried.returncode else ""
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip what this machine cannot run, and say why."""
+    for need in ("sshd", "root"):
+        if item.get_closest_marker(need) and (why := obstacle(need)):
+            pytest.skip(why)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Where everything is required, a skip is a failure."""
+    report = yield
+    if REQUIRE_ALL and report.skipped and not hasattr(report, "wasxfail"):
+        report.outcome = "failed"
+        report.longrepr = f"{item.nodeid} was skipped, and PRECIP_REQUIRE_ALL=1: {report.longrepr}"
+    return report
