@@ -24,7 +24,7 @@ survive pickling, and never hold a secret.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -84,7 +84,7 @@ class ExperimentException(Exception):  # noqa: N818 - the name is the manual's
     """
 
     results: RunResults | None = None
-    _facts: tuple[str, ...] = ()
+    _facts: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, message: str = "") -> None:
         super().__init__(message)
@@ -92,9 +92,7 @@ class ExperimentException(Exception):  # noqa: N818 - the name is the manual's
     def __reduce__(self) -> tuple[Any, ...]:
         args = () if self._facts else self.args
         facts = {name: getattr(self, name) for name in self._facts}
-        state: dict[str, Any] = {"results": self.results}
-        if notes := getattr(self, "__notes__", None):
-            state["__notes__"] = notes
+        state = dict(self.__dict__)  # notes and `results` with it
         if isinstance(self.__cause__, ExperimentException | OSError):  # others may not be picklable
             state["__cause__"] = self.__cause__
         return (_rebuild, (type(self), args, facts), state)
@@ -111,7 +109,7 @@ class ExperimentClosed(ExperimentException):
 class NameInUse(ExperimentException):
     """Another living process, or instances it left running, hold the experiment's name."""
 
-    _facts = ("name", "holder")
+    _facts: ClassVar[tuple[str, ...]] = ("name", "holder")
 
     def __init__(self, *, name: str, holder: str) -> None:
         super().__init__(
@@ -123,7 +121,7 @@ class NameInUse(ExperimentException):
 class HomeError(ExperimentException):
     """The home directory can't be used as it is: its owner, its modes, or its journal."""
 
-    _facts = ("path", "problem", "mend")
+    _facts: ClassVar[tuple[str, ...]] = ("path", "problem", "mend")
 
     def __init__(self, *, path: str, problem: str, mend: str) -> None:
         super().__init__(f"{path}: {problem}; {mend}")
@@ -133,7 +131,14 @@ class HomeError(ExperimentException):
 class CloudError(ExperimentException):
     """A cloud refused a request or could not fulfil it."""
 
-    _facts = ("message", "cloud", "operation", "code", "request_id", "hint")
+    _facts: ClassVar[tuple[str, ...]] = (
+        "message",
+        "cloud",
+        "operation",
+        "code",
+        "request_id",
+        "hint",
+    )
 
     def __init__(
         self,
@@ -188,7 +193,7 @@ class BootError(ExperimentException):
         diagnoses: What was last seen of each of them, by instance id.
     """
 
-    _facts = ("diagnoses", "waited")
+    _facts: ClassVar[tuple[str, ...]] = ("diagnoses", "waited")
 
     def __init__(self, *, diagnoses: Mapping[str, BootDiagnosis], waited: float) -> None:
         lines = [f"  {instance_id}: {diagnosis}" for instance_id, diagnosis in diagnoses.items()]
@@ -216,7 +221,7 @@ class RemoteError(ExperimentException):
         host: The address it was spoken to at.
     """
 
-    _facts = ("instance_id", "host", "problem")
+    _facts: ClassVar[tuple[str, ...]] = ("instance_id", "host", "problem")
 
     def __init__(self, *, instance_id: str, host: str, problem: str) -> None:
         super().__init__(f"{_place(instance_id, host)}: {problem}")
@@ -224,7 +229,13 @@ class RemoteError(ExperimentException):
 
 
 class ConnectError(RemoteError):
-    """No SSH connection could be made."""
+    """No SSH connection could be made.
+
+    Attributes:
+        patience: Seconds for which trying again makes sense; 0 where it never does.
+    """
+
+    patience: float = 0.0
 
 
 class AuthenticationFailed(ConnectError):
@@ -254,7 +265,7 @@ class CommandFailed(RemoteError):
         result: This instance's `CommandResult`. The message shows the end of its stderr.
     """
 
-    _facts = ("result",)
+    _facts: ClassVar[tuple[str, ...]] = ("result",)
 
     def __init__(self, *, result: CommandResult) -> None:
         problem = f"{self._outcome(result)}: {shortened(result.command)}"
@@ -275,7 +286,7 @@ class CommandTimeout(CommandFailed, TimeoutError):
         leftover: What could not be ended on the instance, in words; empty when nothing is left.
     """
 
-    _facts = ("result", "leftover")
+    _facts: ClassVar[tuple[str, ...]] = ("result", "leftover")
 
     def __init__(self, *, result: CommandResult, leftover: str = "") -> None:
         super().__init__(result=result)
@@ -324,7 +335,7 @@ class FleetError(ExperimentException, ExceptionGroup[RemoteError]):
         return FleetError(excs)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (FleetError, (self.outcomes,), {"results": self.results})
+        return (FleetError, (self.outcomes,), dict(self.__dict__))
 
 
 def _fleet_headline(failed: int, total: int, errors: Sequence[RemoteError]) -> str:

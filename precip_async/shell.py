@@ -1,0 +1,176 @@
+"""Command lines: how a command, its environment and its mark are put for a remote shell to read.
+
+sshd hands one string to the user's login shell. Ours is one ``exec sh -c`` of a constant script
+whose facts are arguments, each quoted once, so that nothing has to be quoted twice and any shell
+that knows single quotes can read it.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from precip_async.errors import InvalidArgument
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["MARK", "command_line", "ending_line", "join", "quote", "script"]
+
+MARK = "PRECIP_RUN"  # the variable whose value names one run, in every process of it
+LONGEST_LINE = 127 * 1024  # Linux takes no argument over 128 KiB (MAX_ARG_STRLEN); some room left
+
+_SAFE = re.compile(r"[A-Za-z0-9@%+=:,./_-]+").fullmatch
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*").fullmatch
+
+# $0 the mark's value, $1 the directory, then NAME=value pairs, last the command. The line that is
+# printed tells the process group: sshd starts each command as the leader of a session, and `exec`
+# keeps the process, so that ending the group ends the command.
+_START = (
+    'd=$1; shift; while [ $# -gt 1 ]; do export "$1"; shift; done; '
+    'if [ -n "$d" ]; then cd -- "$d" || exit 1; fi; '
+    "printf '\\002%s %s\\n' \"$0\" $$; "
+    'exec "${SHELL:-/bin/sh}" -c "$1"'
+)
+_NO_INPUT = " </dev/null"
+_GO_HOME = "cd 2>/dev/null; "  # sudo stays where the user who logged in was
+
+# Ends what bears the mark: $0 its value, $1 the process group (0: not known), $2 tenths of a second
+# between TERM and KILL. What counts: the group and session, whoever has the mark in the environment
+# it was started with, and the children of all these. Prints what is left, if anything.
+_END = r"""
+m=$0 g=$1 n=$2 i=0 told=' ' left= proc=
+[ -d /proc/self ] && proc=1
+table() {
+  if [ -n "$proc" ]; then
+    for f in /proc/[0-9]*/stat; do
+      { read -r l <"$f"; } 2>/dev/null || continue
+      set -- ${l##*) }
+      case $1 in Z|X) ;; *) echo "${l%% *} $2 $3 $4";; esac
+    done
+  else
+    ps -A -o stat= -o pid= -o ppid= -o pgid= | while read -r s p q r; do
+      case $s in Z*) ;; *) echo "$p $q $r $r";; esac
+    done
+  fi
+}
+marked() {
+  if [ -n "$proc" ]; then
+    grep -ls "@MARK@=$m" /proc/[0-9]*/environ 2>/dev/null |
+      while IFS=/ read -r _ _ p _; do echo "$p"; done
+  else
+    ps axeww -o pid= -o command= | grep "@MARK@=$m" | while read -r p _; do echo "$p"; done
+  fi
+}
+look() {
+  them=' ' left=
+  for p in $(marked); do them="$them$p "; done
+  all=$(table)
+  more=1
+  while [ -n "$more" ]; do
+    more=
+    while read -r p q r s; do
+      case $them in *" $p "*) continue;; esac
+      [ "$r" = "$g" ] || [ "$s" = "$g" ] || case $them in *" $q "*) ;; *) continue;; esac
+      them="$them$p " more=1
+    done <<E
+$all
+E
+  done
+  while read -r p _; do
+    case $them in *" $p "*) left="$left $p";; esac
+  done <<E
+$all
+E
+}
+while look; [ -n "$left" ]; do
+  [ $i -ge $((n + 30)) ] && { echo $left; exit 9; }
+  if [ $i -ge $n ]; then
+    kill -KILL $left 2>/dev/null
+  else
+    for p in $left; do
+      case $told in *" $p "*) continue;; esac
+      told="$told$p "
+      kill -TERM $p 2>/dev/null
+      kill -CONT $p 2>/dev/null
+    done
+  fi
+  i=$((i + 1))
+  sleep 0.1 2>/dev/null || sleep 1
+done
+exit 0
+""".replace("@MARK@", MARK)
+
+
+def quote(text: str) -> str:
+    """`text` as one word of a POSIX shell."""
+    return text if _SAFE(text) else "'" + text.replace("'", "'\\''") + "'"
+
+
+def join(*words: str) -> str:
+    """`words` as a command line of a POSIX shell, each quoted."""
+    return " ".join(map(quote, words))
+
+
+def script(text: str, *arguments: str) -> str:
+    """A command line that runs `text` by ``sh``, with `arguments` as ``$1``, ``$2``, …."""
+    return join("exec", "sh", "-c", text, "precip", *arguments)
+
+
+def command_line(
+    command: str,
+    *,
+    mark: str,
+    env: Mapping[str, str],
+    cwd: str | None = None,
+    sudo_user: str | None = None,
+    stdin: bool = False,
+) -> str:
+    """What sshd is asked to run so that the login shell reads `command`.
+
+    Its first line on standard output is the byte 2, `mark`, a space and the process group's id;
+    what a login shell's start files print comes before it.
+
+    Args:
+        command: Read by the user's login shell, unchanged.
+        mark: Names the run; see `MARK`.
+        env: Set before the command, whatever sshd accepts.
+        cwd: Where it runs; ``None``: the home directory.
+        sudo_user: The user to become by ``sudo -n``; ``None``: stay who logged in.
+        stdin: Whether standard input is connected; otherwise it is empty.
+
+    Raises:
+        InvalidArgument: A NUL byte, a bad variable name, or a line longer than Linux takes.
+    """
+    for name in env:
+        if not _NAME(name):
+            raise InvalidArgument(f"{name!r} can't be the name of an environment variable")
+    start = _START if stdin else _START + _NO_INPUT
+    if sudo_user is not None:
+        start = _GO_HOME + start
+    pairs = [f"{name}={value}" for name, value in env.items()]
+    line = join(
+        *("exec", *_becoming(sudo_user), "sh", "-c", start),
+        *(mark, cwd or "", f"{MARK}={mark}", *pairs, command),
+    )
+    if "\0" in line:
+        raise InvalidArgument("a command, its directory and its environment can't hold a NUL byte")
+    if len(line.encode(errors="surrogateescape")) > LONGEST_LINE:
+        raise InvalidArgument(
+            f"a command with its environment can't be longer than {LONGEST_LINE} bytes; "
+            "put it in a file and use copy_and_run"
+        )
+    return line
+
+
+def ending_line(mark: str, group: int, grace: float, *, sudo_user: str | None = None) -> str:
+    """What ends the run that bears `mark`: TERM, after `grace` seconds KILL, then a look.
+
+    It exits with 0 when nothing of the run is left, else with 9 and prints the process ids.
+    """
+    tenths = str(max(1, round(grace * 10)))
+    return join("exec", *_becoming(sudo_user), "sh", "-c", _END, mark, str(group), tenths)
+
+
+def _becoming(user: str | None) -> tuple[str, ...]:
+    return () if user is None else ("sudo", "-n", "-H", "-u", user, "--")

@@ -1,0 +1,134 @@
+"""All connections of an experiment. It leases channels, never connections."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import anyio
+
+from precip_async.errors import ExperimentClosed
+from precip_async.ssh.slot import Lease, Slot
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from precip_async.limits import Limits
+    from precip_async.ssh.transport import Connector, Target, Transport
+
+__all__ = ["Pool", "PoolStatistics"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolStatistics:
+    """One instant of a pool, in connections.
+
+    Attributes:
+        connected: Open ones.
+        idle: Those of them that nobody uses.
+        connecting: Handshakes in flight.
+    """
+
+    connected: int
+    idle: int
+    connecting: int
+
+
+class Pool:
+    """Connections by target, each opened when first needed.
+
+    Three limits, three names: ``limits.max_connects`` handshakes in flight (and
+    ``max_connects_per_server`` to one server or through one bastion), ``max_channels`` commands
+    a connection; how many hosts are worked on at once is the fan-out's.
+    """
+
+    def __init__(self, connector: Connector, limits: Limits, *, bastion: bool = False) -> None:
+        self._connector, self._limits, self._bastion = connector, limits, bastion
+        self._slots: dict[Target, Slot] = {}
+        self._handshakes = anyio.Semaphore(limits.max_connects, fast_acquire=True)
+        self._servers: dict[tuple[str, int | None], anyio.Semaphore] = {}
+        self._connecting = 0
+        self._closed = False
+
+    def __repr__(self) -> str:
+        now = self.statistics()
+        return f"<Pool {now.connected} connected, {now.idle} idle, {now.connecting} connecting>"
+
+    def statistics(self) -> PoolStatistics:
+        """What it holds at this instant."""
+        connected = [slot for slot in self._slots.values() if slot.connected]
+        return PoolStatistics(
+            connected=len(connected),
+            idle=sum(slot.idle for slot in connected),
+            connecting=self._connecting,
+        )
+
+    @asynccontextmanager
+    async def lease(
+        self, target: Target, *, spare: bool = False, timeout: float | None = None
+    ) -> AsyncIterator[Lease]:
+        """A channel of the connection to `target`, which is opened where there is none.
+
+        Args:
+            target: Where to.
+            spare: Take one of the channels that are kept free for ending commands.
+            timeout: See `Slot.ready`.
+
+        Raises:
+            ConnectError: There is no connection, and won't be.
+            ExperimentClosed: `aclose` has begun.
+        """
+        slot = self._slot(target)
+        async with slot.spare if spare else slot.channels:
+            transport = await slot.ready(timeout)
+            slot.take(transport)
+            lease = Lease(slot, transport, self._limits)
+            try:
+                yield lease
+            finally:
+                await slot.give_back(lease.transport)
+
+    def connected(self, target: Target) -> bool:
+        """Whether a connection to `target` is open."""
+        slot = self._slots.get(target)
+        return slot is not None and slot.connected
+
+    async def forget(self, instance_id: str) -> None:
+        """Close the connections to an instance, which is about to end."""
+        gone = [target for target in self._slots if target.instance_id == instance_id]
+        for slot in [self._slots.pop(target) for target in gone]:
+            await slot.aclose()
+
+    async def aclose(self) -> None:
+        """Close every connection, in bounded time. Leases still held are cut off."""
+        self._closed = True
+        slots, self._slots = list(self._slots.values()), {}
+        with anyio.move_on_after(2 * self._limits.close_grace, shield=True):
+            async with anyio.create_task_group() as tasks:
+                for slot in slots:
+                    tasks.start_soon(slot.aclose)
+            await self._connector.aclose()
+
+    def _slot(self, target: Target) -> Slot:
+        if self._closed:
+            raise ExperimentClosed("the experiment's connections are closed")
+        slot = self._slots.get(target)
+        if slot is None:
+            slot = self._slots[target] = Slot(target, self._connector, self._turn, self._limits)
+        return slot
+
+    @asynccontextmanager
+    async def _turn(self, target: Target) -> AsyncIterator[None]:
+        """The right to one handshake with `target`."""
+        server = ("", None) if self._bastion else (target.host, target.port)
+        gate = self._servers.get(server)
+        if gate is None:
+            gate = anyio.Semaphore(self._limits.max_connects_per_server, fast_acquire=True)
+            self._servers[server] = gate
+        async with gate, self._handshakes:
+            self._connecting += 1
+            try:
+                yield
+            finally:
+                self._connecting -= 1
