@@ -16,9 +16,12 @@ import pytest
 
 from tests import processes
 from tests.polling import until
+from tests.servers import sudo_rights, temporary_user
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
+
+    from tests.servers import TemporaryUser
 
 REQUIRE_ALL = os.environ.get("PRECIP_REQUIRE_ALL") == "1"
 SETTLE = 5.0  # seconds that what a test started may take to end after the test has
@@ -71,6 +74,22 @@ def nothing_left_running(
             until(lambda: not left(), within=SETTLE)
         except AssertionError:
             pytest.fail(f"left running by the test: {left()}")
+
+
+@pytest.fixture(scope="session")
+def second_user() -> Iterator[TemporaryUser]:
+    """An ordinary user beside root, who logs in like root; for tests marked `root`."""
+    with temporary_user() as user:
+        yield user
+
+
+@pytest.fixture(scope="session")
+def sudoer() -> Iterator[TemporaryUser]:
+    """Another one, who may do everything through sudo without a password."""
+    if not shutil.which("sudo"):
+        pytest.skip("there is no sudo here")
+    with temporary_user() as user, sudo_rights(user.name):
+        yield user
 
 
 def bears(pid: int, mark: str) -> bool:
