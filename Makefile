@@ -1,0 +1,53 @@
+# Every target makes .venv when it is missing or older than pyproject.toml.
+# Another interpreter: make PYTHON=python3.12 test
+
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-slow test-all lint bench clean
+
+help:
+	@echo 'make demo      three instances on this machine: run, copy, and gone again'
+	@echo 'make test      the tests, but for the slow ones; at most 5 minutes'
+	@echo 'make test-all  all tests; at most 20 minutes'
+	@echo 'make lint      ruff and mypy'
+	@echo 'make bench     every script in benchmarks/'
+	@echo 'make clean     remove .venv and all caches'
+
+demo: $(READY)
+	@$(BIN)/python examples/demo.py
+
+test: $(READY)
+	$(BIN)/python -m pytest -m 'not slow'
+
+test-slow: $(READY)
+	$(BIN)/python -m pytest -m slow
+
+test-all: $(READY)
+	$(BIN)/python -m pytest
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(READY)
+	@set -e; for script in benchmarks/*.py; do \
+	    [ -f "$$script" ] || { echo 'There are no benchmarks yet.'; break; }; \
+	    echo "== $$script"; $(BIN)/python "$$script"; \
+	done
+
+clean:
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(READY): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	    echo 'precip_async needs Python 3.11 or newer; name one: make PYTHON=python3.12'; exit 1; }
+	@echo 'Making .venv ...'
+	@$(PYTHON) -m venv .venv || { \
+	    echo 'No .venv could be made (on Debian and Ubuntu: apt-get install python3-venv).'; exit 1; }
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test,lint]'
+	@touch $@
