@@ -10,7 +10,8 @@
     ├── BootError
     │   └── BootTimeout (also TimeoutError)
     ├── RemoteError
-    │   ├── ConnectError ── AuthenticationFailed · HostKeyMismatch · ConnectTimeout (also TimeoutError)
+    │   ├── ConnectError
+    │   │   └── AuthenticationFailed · HostKeyMismatch · ConnectTimeout (also TimeoutError)
     │   ├── ConnectionLost
     │   ├── CommandFailed ── CommandTimeout (also TimeoutError)
     │   └── TransferError
@@ -75,7 +76,7 @@ def _rebuild(cls: type[ExperimentException], args: tuple[Any, ...], facts: dict[
     return cls(*args, **facts)
 
 
-class ExperimentException(Exception):  # noqa: N818 - the name is the manual's
+class ExperimentException(Exception):
     """The root of everything this library raises.
 
     Attributes:

@@ -40,6 +40,7 @@ __all__ = ["AsyncsshConnector", "Login", "translated"]
 SHORT_PATIENCE = 5.0  # seconds: a server that restarts is back by then, one that is off is not
 GROUP_OR_OTHERS = 0o077
 LOST = "the connection was lost"
+WINDOW = 1024 * 1024  # bytes on their way in one channel: what 20 of them may hold stays small
 STDERR = asyncssh.EXTENDED_DATA_STDERR
 
 # AES-GCM first: it costs a sixth of ChaCha20 in Python. Curve25519 first: a post-quantum exchange
@@ -241,7 +242,7 @@ class AsyncsshTransport:
         facts = {"instance_id": self._target.instance_id, "host": self._target.host}
         try:
             _, session = await self.connection.create_session(
-                lambda: _Session(receiver), command, encoding=None
+                lambda: _Session(receiver), command, encoding=None, window=WINDOW
             )
         except asyncssh.ChannelOpenError as error:
             if error.code == asyncssh.OPEN_REQUEST_SESSION_FAILED:  # it may have been started

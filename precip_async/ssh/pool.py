@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from precip_async.limits import Limits
-    from precip_async.ssh.transport import Connector, Target, Transport
+    from precip_async.ssh.transport import Connector, Target
 
 __all__ = ["Pool", "PoolStatistics"]
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from precip_async.errors import ConnectError, ExperimentClosed, ExperimentException
+from precip_async.errors import ConnectError, ConnectionLost, ExperimentClosed, ExperimentException
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -212,11 +212,11 @@ class Lease:
             await anyio.sleep(pause)
             await self.renew()
 
-    def _silent(self) -> ConnectError:
+    def _silent(self) -> ConnectionLost:
         """The peer answers nothing: give the connection up."""
         self.slot.drop(self.transport)
         target = self.slot.target
-        return ConnectError(
+        return ConnectionLost(
             instance_id=target.instance_id,
             host=target.host,
             problem="the SSH server does not answer a request for a session "

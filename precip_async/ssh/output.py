@@ -1,0 +1,237 @@
+"""What becomes of a command's output: kept in memory up to a bound, beyond it on disk."""
+
+from __future__ import annotations
+
+import time
+from codecs import getincrementaldecoder
+from collections import deque
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import IO, TYPE_CHECKING
+
+import anyio.to_thread
+
+from precip_async.errors import CommandTimeout, TransferError
+from precip_async.results import CommandResult
+from precip_async.ssh.command import Conversation, converse, send
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from precip_async.events import Stream
+    from precip_async.limits import Limits
+    from precip_async.ssh.command import Order
+    from precip_async.ssh.pool import Pool
+    from precip_async.ssh.transport import Target
+
+__all__ = ["Budget", "OutputFiles", "run_command"]
+
+BACKLOG = 256 * 1024  # bytes not yet written or shown, after which the peer is asked to wait
+
+Listener = Callable[["Stream", str], object]
+
+
+class Budget:
+    """Bytes of output that one fan-out may still keep in memory."""
+
+    __slots__ = ("left",)
+
+    def __init__(self, total: int) -> None:
+        self.left = total
+
+    def take(self, wanted: int) -> int:
+        """How many of `wanted` bytes may be kept."""
+        granted = min(wanted, self.left)
+        self.left -= granted
+        return granted
+
+
+class OutputFiles:
+    """Where streams are written.
+
+    Args:
+        stem: Files are named ``<stem>.stdout`` and ``<stem>.stderr``.
+        always: Write every stream from its first byte and keep nothing in memory; else only a
+            stream that outgrows its limit, and its head is kept as well.
+    """
+
+    __slots__ = ("always", "stem")
+
+    def __init__(self, stem: Path, *, always: bool) -> None:
+        self.stem, self.always = stem, always
+
+    def path(self, stream: Stream) -> Path:
+        """The file of `stream`."""
+        return self.stem.with_name(f"{self.stem.name}.{stream}")
+
+
+class _Kept:
+    """One stream: its head in memory and, where it has one, its file."""
+
+    __slots__ = ("backlog", "decoder", "file", "head", "limit", "path", "room", "shown")
+
+    def __init__(self, limit: int) -> None:
+        self.head = bytearray()
+        self.room = limit
+        self.path: Path | None = None
+        self.file: IO[bytes] | None = None
+        self.backlog: deque[bytes] = deque()
+        self.shown: list[bytes] = []
+        self.decoder = getincrementaldecoder("utf-8")("replace")
+
+
+class _Collector(Conversation):
+    """Keeps, writes and shows the output of one command."""
+
+    def __init__(
+        self,
+        mark: str,
+        limits: Limits,
+        budget: Budget,
+        files: OutputFiles,
+        listener: Listener | None,
+    ) -> None:
+        super().__init__(mark)
+        self._budget, self._files, self._listener = budget, files, listener
+        limit = 0 if files.always else limits.output_limit
+        self.streams: dict[Stream, _Kept] = {"stdout": _Kept(limit), "stderr": _Kept(limit)}
+        self._waiting = 0
+        self._paused = self._resuming = False
+        if files.always:
+            for stream, kept in self.streams.items():
+                kept.path = files.path(stream)
+            self.wake()  # also of an empty stream there is a file
+
+    def output(self, stream: Stream, data: bytes) -> None:
+        kept = self.streams[stream]
+        if kept.path is None:
+            fits = self._budget.take(min(len(data), kept.room))
+            kept.room -= fits
+            if fits < len(data):  # from here on it goes to a file, the head first
+                kept.room = 0
+                kept.path = self._files.path(stream)
+                kept.backlog.append(bytes(kept.head))
+            kept.head += data if fits == len(data) else data[:fits]
+        if kept.path is not None:
+            kept.backlog.append(data)
+            self._waiting += len(data)
+        if self._listener is not None:
+            kept.shown.append(data)
+            self._waiting += len(data)
+        if self._waiting:
+            self.wake()
+            self._maybe_pause()
+
+    def _maybe_pause(self) -> None:
+        # Never while resuming: asyncssh opens the window again for data that it still holds, so
+        # that a pause in the middle of what resume() delivers would let its buffer grow for ever.
+        if self._waiting > BACKLOG and self.channel is not None and not self._resuming:
+            self._paused = True
+            self.channel.pause()
+
+    async def flush(self) -> None:
+        for stream, kept in self.streams.items():
+            if kept.path is not None and (kept.backlog or kept.file is None):
+                await anyio.to_thread.run_sync(_write, kept)
+            if kept.shown and self._listener is not None:
+                shown, kept.shown = b"".join(kept.shown), []
+                if text := kept.decoder.decode(shown):
+                    self._listener(stream, text)
+        self._waiting = sum(len(data) for kept in self.streams.values() for data in kept.backlog)
+        if self._paused and self.channel is not None and not self.over:
+            self._paused, self._resuming = False, True
+            self.channel.resume()
+            self._resuming = False
+            self._maybe_pause()
+
+    def close(self) -> None:
+        """Close the files, and show what was the beginning of a character. Blocks shortly."""
+        for stream, kept in self.streams.items():
+            if kept.file is not None:
+                kept.file.close()
+            if self._listener is not None and (text := kept.decoder.decode(b"", final=True)):
+                self._listener(stream, text)
+
+
+def _write(kept: _Kept) -> None:
+    if kept.file is None:
+        assert kept.path is not None
+        kept.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        kept.file = kept.path.open("wb", buffering=0)
+    while kept.backlog:  # taken here, in the thread: a cancelled flush neither loses nor repeats
+        view = memoryview(kept.backlog.popleft())
+        while view:
+            view = view[kept.file.write(view) or 0 :]
+
+
+async def run_command(
+    pool: Pool,
+    target: Target,
+    order: Order,
+    limits: Limits,
+    *,
+    index: int,
+    budget: Budget,
+    files: OutputFiles,
+    stdin: bytes | None = None,
+    listener: Listener | None = None,
+) -> CommandResult:
+    """Run `order` on `target` and return what came of it, whatever its exit code.
+
+    Args:
+        pool: Whose connection is used.
+        target: Where.
+        order: What.
+        limits: The graces and bounds.
+        index: The instance's place, for the result.
+        budget: What the whole fan-out may keep in memory.
+        files: Where output goes that is not kept in memory.
+        stdin: The command's input; ``None``: none.
+        listener: Is given text as it arrives, on the event loop; what it raises ends the command.
+
+    Raises:
+        CommandTimeout: Its time was up; it was ended.
+        TransferError: Its output can't be written on this machine; it was ended.
+        RemoteError: See `converse`.
+
+    If cancelled, the command is ended.
+    """
+    talk = _Collector(order.mark, limits, budget, files, listener)
+    feed = None
+    if stdin is not None:
+        given = stdin  # for the closure: not None
+
+        async def feed(conversation: Conversation) -> None:
+            if await send(conversation, given) and conversation.channel is not None:
+                conversation.channel.write_eof()
+
+    started_at, began = datetime.now(UTC), time.monotonic()
+    try:
+        left = await converse(pool, target, order, talk, limits, feed)
+    except OSError as error:
+        raise TransferError(
+            instance_id=target.instance_id,
+            host=target.host,
+            problem=f"the command's output can't be written to {error.filename or 'a file'}: "
+            f"{error.strerror}; the command was ended",
+        ) from error
+    finally:
+        talk.close()
+    out, err = talk.streams["stdout"], talk.streams["stderr"]
+    result = CommandResult(
+        instance_id=target.instance_id,
+        index=index,
+        host=target.host,
+        command=order.command,
+        user=order.user,
+        exit_code=talk.exit_code if left is None else None,
+        started_at=started_at,
+        duration=time.monotonic() - began,
+        stdout_bytes=bytes(out.head),
+        stderr_bytes=bytes(err.head),
+        stdout_path=out.path,
+        stderr_path=err.path,
+    )
+    if left is not None:
+        raise CommandTimeout(result=result, leftover=left)
+    return result
