@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import settings
 
 from tests import processes
 from tests.polling import until
@@ -29,6 +30,10 @@ MARK = "PRECIP_TEST_MARK"  # in the environment of every process that a test sta
 
 # sshd, ip and useradd live where an ordinary user's PATH may not look.
 os.environ["PATH"] = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/sbin"])
+
+# A machine that is busy with other tests is no reason for an example to fail.
+settings.register_profile("house", deadline=None)
+settings.load_profile("house")
 
 
 @pytest.fixture(scope="session")
