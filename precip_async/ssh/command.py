@@ -36,6 +36,7 @@ logger = logging.getLogger(__name__)
 NOISE_LIMIT = 64 * 1024  # bytes that a login shell's start files may print; the rest is dropped
 NOT_ALL_ENDED = 9  # the exit code of `ending_line` when something is left
 CHUNK = 256 * 1024  # bytes of input handed over at once
+BACKLOG = 256 * 1024  # bytes of output not yet dealt with, after which the peer has to wait
 PACKET = 32 * 1024  # bytes: a stream that is only slow brings at least that in every grace
 IN_FLIGHT = 4 * 1024 * 1024  # bytes: a channel's window, a pipe, and some; more is younger
 
@@ -93,7 +94,8 @@ class Conversation:
         self.over = False
         self._greeting = b"\x02" + mark.encode() + b" "
         self._noise = bytearray()
-        self._heard = 0
+        self._heard = self._put_off = 0
+        self._paused = self._resuming = False
         self._news = anyio.Event()
         self._room = anyio.Event()
         self._room.set()
@@ -134,9 +136,24 @@ class Conversation:
     async def flush(self) -> None:
         """Do what `output` has put off. Called again and again while the command runs."""
 
-    def wake(self) -> None:
-        """Have `flush` called soon."""
+    def put_off(self, size: int) -> None:
+        """Say that `size` bytes wait for `flush`, which is called soon; with many, pause."""
+        self._put_off += size
         self._news.set()
+        # Never while resuming: asyncssh opens the window again for data that it still holds, so
+        # that a pause amid what resume() delivers would let its buffer grow without bound.
+        if self._put_off > BACKLOG and self.channel is not None and not self._resuming:
+            self._paused = True
+            self.channel.pause()
+
+    def caught_up(self, waiting: int = 0) -> None:
+        """Say that only `waiting` bytes still wait; the peer may send again."""
+        self._put_off = waiting
+        if self._paused and self.channel is not None and not self.over:
+            self._paused, self._resuming = False, True
+            self.channel.resume()
+            self._resuming = False
+            self.put_off(0)
 
     # -- for who converses -------------------------------------------------------------------
 

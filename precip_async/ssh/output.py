@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Budget", "OutputFiles", "run_command"]
 
-BACKLOG = 256 * 1024  # bytes not yet written or shown, after which the peer is asked to wait
-
 Listener = Callable[["Stream", str], object]
 
 
@@ -95,12 +93,10 @@ class _Collector(Conversation):
         self._budget, self._files, self._listener = budget, files, listener
         limit = 0 if files.always else limits.output_limit
         self.streams: dict[Stream, _Kept] = {"stdout": _Kept(limit), "stderr": _Kept(limit)}
-        self._waiting = 0
-        self._paused = self._resuming = False
         if files.always:
             for stream, kept in self.streams.items():
                 kept.path = files.path(stream)
-            self.wake()  # also of an empty stream there is a file
+            self.put_off(0)  # also of an empty stream there is a file
 
     def output(self, stream: Stream, data: bytes) -> None:
         kept = self.streams[stream]
@@ -114,20 +110,10 @@ class _Collector(Conversation):
             kept.head += data if fits == len(data) else data[:fits]
         if kept.path is not None:
             kept.backlog.append(data)
-            self._waiting += len(data)
         if self._listener is not None:
             kept.shown.append(data)
-            self._waiting += len(data)
-        if self._waiting:
-            self.wake()
-            self._maybe_pause()
-
-    def _maybe_pause(self) -> None:
-        # Never while resuming: asyncssh opens the window again for data that it still holds, so
-        # that a pause in the middle of what resume() delivers would let its buffer grow for ever.
-        if self._waiting > BACKLOG and self.channel is not None and not self._resuming:
-            self._paused = True
-            self.channel.pause()
+        if kept.path is not None or self._listener is not None:
+            self.put_off(len(data))
 
     async def flush(self) -> None:
         for stream, kept in self.streams.items():
@@ -137,12 +123,7 @@ class _Collector(Conversation):
                 shown, kept.shown = b"".join(kept.shown), []
                 if text := kept.decoder.decode(shown):
                     self._listener(stream, text)
-        self._waiting = sum(len(data) for kept in self.streams.values() for data in kept.backlog)
-        if self._paused and self.channel is not None and not self.over:
-            self._paused, self._resuming = False, True
-            self.channel.resume()
-            self._resuming = False
-            self._maybe_pause()
+        self.caught_up(sum(len(data) for kept in self.streams.values() for data in kept.backlog))
 
     def close(self) -> None:
         """Close the files, and show what was the beginning of a character. Blocks shortly."""

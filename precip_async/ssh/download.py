@@ -1,0 +1,205 @@
+"""Files and trees from an instance, which is not trusted."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+import tempfile
+from collections import deque
+from dataclasses import replace
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+
+import anyio
+import anyio.to_thread
+
+from precip_async.shell import script
+from precip_async.ssh import tree
+from precip_async.ssh.transfer import Script, finish, local_trouble
+
+if TYPE_CHECKING:
+    from anyio.abc import TaskGroup
+
+    from precip_async.events import Stream
+    from precip_async.limits import Limits
+    from precip_async.ssh.command import Order
+    from precip_async.ssh.pool import Pool
+    from precip_async.ssh.transport import Target
+
+__all__ = ["get"]
+
+# $1 the path. First a line: `F mode seconds` and the content, or `D` and a tar of what is in it.
+_GET = r"""
+f=$1
+case $f in '~/'*) f=${f#'~/'};; '~') f=.;; esac
+case $f in -*) f=./$f;; esac
+die() { echo "$2" >&2; exit "$1"; }
+if [ -d "$f" ]; then
+  command -v tar >/dev/null || die 1 "there is no tar on the instance, which a tree needs"
+  echo D && exec tar -cf - -C "$f" .
+elif [ -f "$f" ]; then
+  [ -r "$f" ] || die 1 "$f can't be read"
+  echo F "$(stat -L -c '%a %Y' -- "$f")" && exec cat -- "$f"
+elif [ -e "$f" ]; then die 4 "$f is neither a file nor a directory"
+else die 3 "there is no $f"
+fi
+"""
+
+
+async def get(
+    pool: Pool,
+    target: Target,
+    order: Order,
+    limits: Limits,
+    remote: str,
+    local: str,
+    suffix: str = "",
+) -> tuple[Path, int]:
+    """Copy `remote`, a file or a tree, to `local`; return where it is now and its bytes of content.
+
+    An existing directory, or a trailing slash, means into it. A symlink named as `remote` is
+    followed; symlinks inside a tree are copied as links and never followed. What the instance says
+    is not trusted: nothing is written outside the target.
+
+    Args:
+        pool: Whose connection is used.
+        target: Where from.
+        order: As whom and for how long; its command is ours.
+        limits: The graces.
+        remote: What, there; relative to the user's home directory.
+        local: Where to, here.
+        suffix: What is added to the name here.
+
+    Raises:
+        TransferError: It can't be read there or written here; what was here is as it was.
+        RemoteError: See `converse`.
+
+    If cancelled, nothing of it is left here.
+    """
+    base = remote.rstrip("/").rpartition("/")[2] or "root"
+    with local_trouble(target, Path(local)):
+        place, staging = await anyio.to_thread.run_sync(_place, local, base, suffix)
+        talk = _Getter(order.mark, staging)
+        try:
+            text = replace(order, command=script(_GET, remote))
+            try:
+                async with anyio.create_task_group() as tasks:
+                    talk.tasks = tasks
+                    try:
+                        await finish(pool, target, text, talk, limits, None, remote)
+                    finally:
+                        talk.close()  # the unpacker sees the end
+            except BaseExceptionGroup as group:
+                raise talk.reason(group) from None
+            await anyio.to_thread.run_sync(talk.commit, place)
+        finally:
+            with anyio.move_on_after(limits.close_grace, shield=True):
+                await anyio.to_thread.run_sync(_remove, staging)
+    return place, talk.size
+
+
+def _place(local: str, base: str, suffix: str) -> tuple[Path, Path]:
+    """Where a copy of `base` goes that is to go to `local`, and a new directory beside it."""
+    place = Path(local)
+    if local.endswith("/") or place.is_dir():
+        if not place.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, "there is no such directory", local)
+        place /= base
+    elif place.is_symlink():
+        place = place.resolve()
+    place = place.with_name(place.name + suffix)
+    return place, Path(tempfile.mkdtemp(prefix=".precip.", dir=place.parent))
+
+
+def _remove(staging: Path) -> None:
+    for folder, _, _ in os.walk(staging):  # a tree may hold directories that we can't enter
+        Path(folder).chmod(0o700)
+    shutil.rmtree(staging)
+
+
+class _Getter(Script):
+    """Writes what comes: a file as it is, a tree by way of an unpacking thread."""
+
+    def __init__(self, mark: str, staging: Path) -> None:
+        super().__init__(mark)
+        self.tasks: TaskGroup | None = None
+        self.size = 0
+        self._content = staging / "content"
+        self._head: bytes | None = b""
+        self._kind: list[str] = []
+        self._backlog: deque[bytes] = deque()
+        self._out: IO[bytes] | None = None
+
+    def output(self, stream: Stream, data: bytes) -> None:
+        if stream == "stderr":
+            super().output(stream, data)
+            return
+        if self._head is not None:
+            self._head += data
+            line, newline, data = self._head.partition(b"\n")
+            if not newline:
+                return
+            self._head, self._kind = None, line.decode(errors="replace").split()
+        self._backlog.append(data)
+        self.put_off(len(data))
+
+    async def flush(self) -> None:
+        if self._backlog:
+            if self._out is None:
+                await self._open()
+            await anyio.to_thread.run_sync(self._write)
+            self.caught_up(sum(map(len, self._backlog)))
+
+    async def _open(self) -> None:
+        if self._kind != ["D"]:
+            self._out = await anyio.to_thread.run_sync(
+                lambda: self._content.open("xb", buffering=0)
+            )
+            return
+        assert self.tasks is not None
+        self.tasks.start_soon(anyio.to_thread.run_sync, self._unpack, self._piped())
+
+    def _piped(self) -> int:
+        readable, writable = os.pipe()
+        self._out = open(writable, "wb", buffering=0)  # noqa: PTH123, SIM115 - close() closes it
+        return readable
+
+    def _write(self) -> None:
+        assert self._out is not None
+        while self._backlog:
+            view = memoryview(self._backlog.popleft())
+            if self._kind != ["D"]:
+                self.size += len(view)
+            while view:
+                view = view[self._out.write(view) or 0 :]
+
+    def _unpack(self, readable: int) -> None:
+        with open(readable, "rb") as stream:
+            self.size = tree.unpack(stream, self._content)
+
+    def close(self) -> None:
+        """Say that nothing more comes."""
+        if self._out is not None:
+            self._out.close()
+
+    def commit(self, place: Path) -> None:
+        """Move what has come to `place`. Blocks."""
+        if self._kind == ["D"]:
+            tree.merge(self._content, place)
+            return
+        if place.is_dir():
+            raise IsADirectoryError(errno.EISDIR, "is a directory", str(place))
+        if not self._content.exists():  # nothing came: the file is empty
+            self._content.touch()
+        with contextlib.suppress(ValueError, IndexError):  # the instance's `stat` may know no -c
+            self._content.chmod(int(self._kind[1], 8) & 0o777)
+            os.utime(self._content, (int(self._kind[2]), int(self._kind[2])))
+        self._content.replace(place)
+
+    @staticmethod
+    def reason(group: BaseExceptionGroup) -> BaseException:
+        """The error to show: why the unpacking failed, rather than that its pipe broke."""
+        errors = [error for error in group.exceptions if not isinstance(error, BrokenPipeError)]
+        return errors[0] if errors else group.exceptions[0]
