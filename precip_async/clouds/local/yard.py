@@ -90,7 +90,7 @@ class Yard(Protocol):
         ...
 
     async def start(self, spec: MachineSpec) -> Placement:
-        """Start a machine; its SSH server listens then, unless a fault says otherwise.
+        """Start a machine; its SSH server listens within milliseconds, unless a fault says not.
 
         Raises:
             YardError: It can't be started; nothing of it is left.
