@@ -192,12 +192,19 @@ class OpenSSHServer:
 
     def kill_sessions(self) -> None:
         """Kill every open connection's sshd; what it had started lives on."""
+        self.freeze()  # or one of them may have forked since it was looked for
         processes.end(self.sessions())
 
     def freeze(self) -> None:
         """Stop every open connection's sshd: the peers fall silent, and TCP goes on."""
-        for process in self.sessions():
-            process.signal(signal.SIGSTOP)
+
+        def frozen() -> bool:
+            running = [process for process in self.sessions() if process.state != "T"]
+            for process in running:
+                process.signal(signal.SIGSTOP)
+            return not running
+
+        until(frozen, "sshd's processes have stopped", within=STOP)
 
     def thaw(self) -> None:
         """Undo `freeze`."""
@@ -208,6 +215,7 @@ class OpenSSHServer:
         """Kill the server, its connections and whatever they started. Blocks."""
         if self._listener is not None:
             self._listener.send_signal(signal.SIGSTOP)  # no further session behind our back
+        self.freeze()
         ending = self.sessions()
         if self._listener is not None:
             self._listener.kill()

@@ -121,9 +121,6 @@ async def test_a_frozen_server_answers_when_thawed(server: OpenSSHServer) -> Non
     async with await connect(server) as connection:
         server.freeze()
         asked = asyncio.create_task(connection.run("echo still here", check=True))
-        await eventually(
-            lambda: all(process.state == "T" for process in server.sessions()), "all stopped"
-        )
         assert not (await asyncio.wait([asked], timeout=0.3))[0]
         server.thaw()
         ran = await asyncio.wait_for(asked, 10)
