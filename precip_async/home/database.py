@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import os
 import shlex
-import sqlite3
 import stat
 from typing import TYPE_CHECKING, Any
 
@@ -18,16 +17,13 @@ from precip_async.home.files import check_owner, locked, reported, sync_director
 from precip_async.home.mounts import is_local, mount_table
 
 if TYPE_CHECKING:
+    import sqlite3
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
 __all__ = ["committed", "explained", "is_wal", "open_database"]
 
 BUSY_TIMEOUT = 30.0  # seconds; others' transactions take milliseconds
-
-_BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
-_CLOSED = (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM)
-_DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
 def open_database(path: Path, migrations: Sequence[Sequence[str]]) -> sqlite3.Connection:
@@ -39,6 +35,8 @@ def open_database(path: Path, migrations: Sequence[Sequence[str]]) -> sqlite3.Co
     Raises:
         HomeError: It is damaged, can't be written, or is newer than `migrations`.
     """
+    import sqlite3
+
     # SQLite does not wait for others in a change of journal mode, so they have to wait for us.
     with locked(path.with_suffix(".lock")), reported(path), explained(path):
         _make_private(path)
@@ -72,6 +70,8 @@ def committed(db: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
 @contextlib.contextmanager
 def explained(path: Path) -> Iterator[None]:
     """Turn what SQLite says of the database at `path` into a `HomeError` that says what to do."""
+    import sqlite3
+
     try:
         yield
     except sqlite3.ProgrammingError:
@@ -88,23 +88,30 @@ def is_wal(db: sqlite3.Connection) -> bool:
 
 
 def _explanation(path: Path, code: int, said: str) -> tuple[str, str]:
+    import sqlite3
+
     here, folder = shlex.quote(str(path)), shlex.quote(str(path.parent))
-    if code in _BUSY:
+    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         problem = f"another process has kept the journal locked for {BUSY_TIMEOUT:.0f} s"
         return problem, f"find it with: fuser {here}, and continue or end it"
-    if code in _CLOSED:
+    if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):
         problem = f"the journal can't be written ({said})"
         return problem, f"run: chmod u+rwX {folder} {here}, or keep it elsewhere with PRECIP_STATE"
-    if code in _DAMAGED:
-        aside = shlex.quote(str(path.parent / "damaged"))
-        return f"the journal is damaged ({said})", (
-            f"move all of it aside: mkdir {aside} && mv {here}* {aside}; instances that only it "
-            "knew of have then to be looked for at the cloud"
-        )
+    if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+        return _damaged(path, said)
     if code == sqlite3.SQLITE_FULL:
         problem = "there is no room for the journal"
         return problem, "free some space there, or keep it elsewhere with PRECIP_STATE"
     return f"the journal failed ({said})", f"look at the disk that holds {folder}"
+
+
+def _damaged(path: Path, said: str) -> tuple[str, str]:
+    # With all its companions: a log that outlived its database would be played into the next one.
+    here, aside = shlex.quote(str(path)), shlex.quote(str(path.parent / "damaged"))
+    return f"the journal is damaged ({said})", (
+        f"run: mkdir {aside} && mv {here}* {aside}, and a new one is made; instances that only "
+        "the damaged one knew of have then to be looked for at the cloud"
+    )
 
 
 def _make_private(path: Path) -> None:
@@ -120,7 +127,7 @@ def _make_private(path: Path) -> None:
 def _check(db: sqlite3.Connection, path: Path) -> None:
     found = _pragma(db, "quick_check(1)")
     if found != "ok":
-        problem, mend = _explanation(path, sqlite3.SQLITE_CORRUPT, str(found))
+        problem, mend = _damaged(path, str(found))
         raise HomeError(path=str(path), problem=problem, mend=mend)
 
 
@@ -138,12 +145,6 @@ def _check_version(db: sqlite3.Connection, path: Path, known: int) -> None:
 def _choose_mode(db: sqlite3.Connection, path: Path) -> None:
     wanted = "WAL" if is_local(path, mount_table()) else "DELETE"
     db.execute(f"PRAGMA journal_mode = {wanted}").fetchone()
-    if wanted == "DELETE" and is_wal(db):
-        raise HomeError(
-            path=str(path),
-            problem="the journal has a write-ahead log, which is not safe on a network file system",
-            mend="end the processes that use it, or keep it on a local disk with PRECIP_STATE",
-        )
     # With a rollback journal a commit is the removal of a file: only EXTRA syncs the directory too.
     db.execute(f"PRAGMA synchronous = {'FULL' if is_wal(db) else 'EXTRA'}")
     db.execute("PRAGMA fullfsync = ON")  # macOS: through the disk's own cache as well
