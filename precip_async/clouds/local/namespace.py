@@ -52,7 +52,6 @@ __all__ = ["NamespaceYard"]
 STARTING_AT_ONCE: Final = 8  # more only queue for the kernel's one lock on network devices
 START_TIMEOUT: Final = 60.0  # seconds for one machine, which takes about 0.1
 STOP_TIMEOUT: Final = 60.0  # seconds for the kernel to take a machine apart, with hundreds in line
-_OPEN_FILES: Final = resource.getrlimit(resource.RLIMIT_NOFILE)[0]  # before the warden raises it
 
 
 @dataclass(slots=True)
@@ -82,6 +81,7 @@ class NamespaceYard:
         self._machines: dict[str, _Machine] = {}
         self._addresses: Iterator[IPv4Address] = iter(())
         self._ports = itertools.count(1)
+        self._open_files = 0  # what machines are given: the limit as we found it
         self._starting = asyncio.Semaphore(STARTING_AT_ONCE)
 
     async def open(self) -> None:
@@ -91,6 +91,8 @@ class NamespaceYard:
             YardError: One of these can't be had; nothing is kept.
         """
         await self._ground.open(internet=self._internet)
+        self._open_files, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # a descriptor or two a machine
         # An address is taken again as late as possible: old ones live on in caches and scripts.
         hosts = list(self._ground.network.hosts())[1:]
         self._addresses = itertools.cycle(hosts)
@@ -213,7 +215,7 @@ class NamespaceYard:
             "RESOLV": nameservers() if self._internet else "",
             "INTERNET": "yes" if self._internet else "",
             "FAULT": spec.fault,
-            "NOFILE": str(_OPEN_FILES),
+            "NOFILE": str(self._open_files),
         }
 
     def _free_address(self) -> IPv4Address:

@@ -42,7 +42,7 @@ _OWN = {
 }
 # Settings that belong to the host as a whole; what is under /proc/sys/net belongs to the machine.
 _THE_HOSTS_OWN = ("kernel", "vm", "fs", "dev", "debug")
-_OVERLAID = frozenset("bcachefs btrfs ext2 ext3 ext4 f2fs nfs nfs4 overlay xfs zfs".split())
+_OVERLAID = re.compile(r"bcachefs|btrfs|ext[234]|f2fs|nfs4?|overlay|xfs|zfs")
 _HIDDEN = re.compile(r"/(proc|sys|dev|run|tmp|var/tmp|root|home|boot|mnt|media|snap)(/|$)")
 _PLAIN = re.compile(r"/[\w./+-]+")
 
@@ -92,7 +92,7 @@ def _file_systems_below_root() -> list[str]:
     found = []
     for line in Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines():
         place, (kind, *_) = line.split()[4], line.partition(" - ")[2].split()
-        usable = kind in _OVERLAID and _PLAIN.fullmatch(place) and not _HIDDEN.match(place)
+        usable = _OVERLAID.fullmatch(kind) and _PLAIN.fullmatch(place) and not _HIDDEN.match(place)
         if usable and Path(place).is_dir() and place not in found:
             found.append(place)
     return found

@@ -1,0 +1,321 @@
+"""Machines on this computer, as a cloud: no account, no container engine, and no root needed."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import secrets
+import site
+import socket
+import subprocess
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Literal, get_args
+
+import anyio
+
+from precip_async.clouds.base import Access, LaunchRequest, Machine, Traits
+from precip_async.clouds.local import processes
+from precip_async.clouds.local.faults import SSH_FAULTS, Faults
+from precip_async.clouds.local.hostkeys import make_host_key
+from precip_async.clouds.local.namespace_probe import obstacle
+from precip_async.clouds.local.remains import claim, clear_dead, end_left_behind, until_cleared
+from precip_async.clouds.local.state import State
+from precip_async.clouds.local.wire import WardenGone, Wire
+from precip_async.clouds.local.yard import MachineSpec, log_path
+from precip_async.errors import CloudError, InvalidArgument, NameInUse
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+__all__ = ["Isolation", "LocalCloud"]
+
+Isolation = Literal["auto", "namespace", "process"]
+START_TIMEOUT: Final = 60.0  # seconds for a warden to stand ready, of which it needs about 0.2
+CLOSE_TIMEOUT: Final = 60.0  # seconds for it to end hundreds of machines and itself
+HANDOVER: Final = 15.0  # seconds that the warden of a script that was killed may take to end
+CONSOLE: Final = 16 * 1024  # bytes of a console that are shown
+_ID = re.compile(r"i-[0-9a-f]{17}")
+
+
+class LocalCloud:
+    """Starts machines on this computer; a `Cloud`.
+
+    Args:
+        home_local_dir: Where state is kept: the directory ``local`` of the home.
+        isolation: ``"namespace"``: file system view, process tree, network and OpenSSH server of
+            each machine's own; Linux and root only. ``"process"``: anywhere, by anybody.
+            ``"auto"``: the first of these that works here.
+        internet: Whether machines in namespaces may reach what this computer reaches; the others
+            use its own network anyway.
+        faults: What is to go wrong.
+
+    Attributes:
+        isolation_reason: Once prepared: why this isolation and not the better one; may be empty.
+
+    Raises:
+        InvalidArgument: An argument is none of these.
+    """
+
+    def __init__(
+        self,
+        home_local_dir: Path,
+        *,
+        isolation: Isolation = "auto",
+        internet: bool = False,
+        faults: Faults | None = None,
+    ) -> None:
+        if isolation not in get_args(Isolation):
+            choices = ", ".join(map(repr, get_args(Isolation)))
+            raise InvalidArgument(f"isolation must be one of {choices}, not {isolation!r}")
+        if not isinstance(internet, bool):
+            raise InvalidArgument(f"internet must be True or False, not {internet!r}")
+        if faults is not None and not isinstance(faults, Faults):
+            raise InvalidArgument(f"faults must be a Faults, not {faults!r}")
+        self.isolation_reason = ""
+        self._base = home_local_dir.absolute()
+        self._wanted = isolation
+        self._internet = internet
+        self._faults = faults or Faults()
+        self._isolation = ""
+        self._access: Access | None = None
+        self._wire: Wire | None = None
+        self._warden: tuple[int, str] = (0, "")
+
+    @property
+    def traits(self) -> Traits:
+        """What kind of cloud this is; ``isolation`` is known once `prepare` has returned."""
+        return Traits(name="local", default_image="local", isolation=self._isolation)
+
+    async def prepare(self, access: Access) -> None:
+        """Clear what dead experiments left, and start this one's warden.
+
+        Raises:
+            NameInUse: Instances that were left running hold the experiment's name.
+            CloudError: The isolation can't be had, or the warden does not start.
+        """
+        await anyio.to_thread.run_sync(clear_dead, self._base)
+        self._isolation = await self._choose()
+        state = State(self._base, access.experiment)
+        record = await anyio.to_thread.run_sync(state.read)
+        lock = await claim(state, patience=0.0 if record and record.keep else HANDOVER)
+        if lock is None:
+            record = await anyio.to_thread.run_sync(state.read)
+            keeper = f" (process {record.pid})" if record else ""
+            raise NameInUse(
+                name=access.experiment,
+                holder=f"instances that were left running on this computer{keeper}",
+            )
+        ours, theirs = socket.socketpair()
+        wire: Wire | None = None
+        try:
+            ours.setblocking(False)
+            await anyio.to_thread.run_sync(self._spawn, state, access, lock, theirs)
+            os.close(lock)
+            lock = None
+            theirs.close()
+            wire, greeting = await Wire.over(ours)
+            with anyio.fail_after(START_TIMEOUT):
+                self._warden = tuple(await greeting)
+        except BaseException as error:
+            ours.close() if wire is None else wire.close()  # which ends a warden that there may be
+            if isinstance(error, WardenGone | TimeoutError):
+                raise CloudError(
+                    "the process that is to keep the instances did not start",
+                    cloud="local",
+                    operation="prepare",
+                    hint=await anyio.to_thread.run_sync(_last_words, state),
+                ) from error
+            raise
+        finally:
+            theirs.close()
+            if lock is not None:
+                os.close(lock)
+        self._access, self._wire = access, wire
+
+    async def launch(self, request: LaunchRequest) -> list[Machine]:
+        """Begin to start machines. Image and type may be any: the machine is this computer's.
+
+        Raises:
+            InvalidArgument: The request asks for what only other clouds have.
+            QuotaExceeded: There is no room for so many.
+        """
+        if request.user_data is not None:
+            raise InvalidArgument(
+                "local instances run no cloud-init and take no user_data; use copy_and_run"
+            )
+        if request.options:
+            raise InvalidArgument(
+                f"local instances have no launch parameters such as {min(request.options)!r}"
+            )
+        machines = await anyio.to_thread.run_sync(self._plan, request)
+        views = await self._ask(
+            "launch", token=request.token, least=request.min_count, machines=machines
+        )
+        return [machine_of(view) for view in views]
+
+    async def describe(self, ids: Sequence[str]) -> Mapping[str, Machine]:
+        """What became of `ids`."""
+        return await self._states("describe", ids)
+
+    async def terminate(self, ids: Sequence[str]) -> Mapping[str, Machine]:
+        """Begin to end `ids`."""
+        return await self._states("terminate", ids)
+
+    async def find(self, token: str) -> list[Machine]:
+        """The machines of the launch named `token`."""
+        return [machine_of(view) for view in await self._ask("find", token=token)]
+
+    async def console(self, instance_id: str) -> str:
+        """The end of what a machine's SSH server and boot said."""
+        if self._access is None or not _ID.fullmatch(instance_id):
+            return ""
+        path = log_path(State(self._base, self._access.experiment).path, instance_id)
+        return await anyio.to_thread.run_sync(_tail, path)
+
+    async def aclose(self) -> None:
+        """End all machines, and their warden; with ``keep``, leave both alone."""
+        wire, self._wire = self._wire, None
+        if wire is None or self._access is None:
+            return
+        if self._access.keep:
+            wire.close()
+            return
+        with anyio.move_on_after(CLOSE_TIMEOUT, shield=True):
+            await wire.dismiss()
+            await until_cleared(State(self._base, self._access.experiment), *self._warden)
+            return
+        wire.close()
+        with anyio.CancelScope(shield=True):  # bounded by itself
+            await end_left_behind(self._base, self._access.experiment)
+
+    async def _choose(self) -> str:
+        if self._wanted == "process":
+            return "process"
+        self.isolation_reason = await anyio.to_thread.run_sync(obstacle)
+        if not self.isolation_reason:
+            return "namespace"
+        if self._wanted == "namespace":
+            raise CloudError(
+                f"instances in namespaces can't be had here: {self.isolation_reason}",
+                cloud="local",
+                operation="prepare",
+                hint="isolation='process' works anywhere",
+            )
+        return "process"
+
+    def _spawn(self, state: State, access: Access, lock: int, line: socket.socket) -> None:
+        """Start the warden, which takes over the lock and its end of the line. Blocks."""
+        facts = {
+            "base": str(self._base),
+            "experiment": access.experiment,
+            "isolation": self._isolation,
+            "internet": self._internet,
+            "keep": access.keep,
+            "script": [os.getpid(), processes.birth(os.getpid())],
+            "lock": lock,
+            "line": line.fileno(),
+        }
+        with state.log.open("ab") as log:
+            # -P: the current directory may hold a random.py of the user's.
+            done = subprocess.run(
+                [sys.executable, "-P", "-m", "precip_async.clouds.local.warden", json.dumps(facts)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=_environment(),
+                pass_fds=(lock, line.fileno()),
+                start_new_session=True,  # Ctrl-C in the terminal is the script's, not the warden's
+                check=False,
+            )
+        if done.returncode:
+            raise CloudError(
+                "the process that is to keep the instances did not start",
+                cloud="local",
+                operation="prepare",
+                hint=_last_words(state),
+            )
+
+    def _plan(self, request: LaunchRequest) -> list[dict[str, Any]]:
+        """What the warden is to start: ids and host keys are ours to draw. Takes a while."""
+        return [self._machine(request, request.first + place) for place in range(request.count)]
+
+    def _machine(self, request: LaunchRequest, ordinal: int) -> dict[str, Any]:
+        access = self._prepared()
+        private, public = make_host_key()
+        fault = self._faults.of(ordinal)
+        slug = re.sub(r"[^a-z0-9]+", "-", access.experiment.lower()).strip("-")[:40]
+        spec = MachineSpec(
+            id=f"i-{secrets.token_hex(9)[:17]}",
+            ordinal=ordinal,
+            hostname=f"{slug or 'precip'}-{ordinal}",
+            host_key=private,
+            authorized_key=access.public_key.strip(),
+            fault=fault if fault in SSH_FAULTS else "",
+            disk=request.ebs_size,
+        )
+        return {
+            "spec": asdict(spec),
+            "public_key": public,
+            "delay": self._faults.delay(ordinal),
+            "never_boots": fault == "never_boots",
+            "dies_after": self._faults.dies_after if fault == "dies_booting" else -1.0,
+            "ssh_late_by": self._faults.ssh_late_by,
+        }
+
+    def _prepared(self) -> Access:
+        if self._access is None:
+            raise CloudError("prepare it first", cloud="local", operation="launch")
+        return self._access
+
+    async def _ask(self, operation: str, **facts: Any) -> Any:
+        self._prepared()
+        if self._wire is None:
+            raise CloudError("it is closed", cloud="local", operation=operation)
+        return await self._wire.ask(operation, **facts)
+
+    async def _states(self, operation: str, ids: Sequence[str]) -> dict[str, Machine]:
+        try:
+            views = await self._ask(operation, ids=list(ids))
+        except WardenGone as error:
+            # Machines don't outlive their warden by more than a moment; what does is cleared here.
+            await anyio.to_thread.run_sync(clear_dead, self._base)
+            views, reason = [], error.message
+        else:
+            reason = "there is no such instance"
+        seen = {view["id"]: machine_of(view) for view in views}
+        return {
+            one: seen.get(one) or Machine(id=one, state="terminated", reason=reason) for one in ids
+        }
+
+
+def machine_of(view: dict[str, Any]) -> Machine:
+    """What the warden says of a machine, as a value."""
+    return Machine(**view | {"host_keys": tuple(view["host_keys"])})
+
+
+def _environment() -> dict[str, str]:
+    """Ours, with the package where the warden can find it: a script may run from a checkout."""
+    environment = dict(os.environ)
+    root = str(Path(__file__).resolve().parents[3])
+    if root not in site.getsitepackages():
+        paths = [environment.get("PYTHONPATH", ""), root]
+        environment["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
+    return environment
+
+
+def _last_words(state: State) -> str:
+    words = _tail(state.log).strip()
+    return f"it said: {words.splitlines()[-1]}" if words else f"see {state.log}"
+
+
+def _tail(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            file.seek(0, os.SEEK_END)
+            file.seek(max(0, file.tell() - CONSOLE))
+            return file.read().decode(errors="replace")
+    except FileNotFoundError:
+        return ""

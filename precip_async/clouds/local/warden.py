@@ -1,0 +1,183 @@
+"""The warden: one small process for each experiment, in which its machines are kept.
+
+It outlives the script by as long as it takes to end them, or, with ``keep``, for as long as one of
+them runs. It is started by `LocalCloud` as ``python -m precip_async.clouds.local.warden <facts>``,
+leaves the script's session at once, and then is spoken to over a socket: a request a line, a reply
+a line, in JSON, as many in flight as one likes.
+
+Standard library and the yard only. With namespaces it costs 12 MiB.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import shutil
+import signal
+import socket
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from precip_async.clouds.local import processes
+from precip_async.clouds.local.register import Full, Register
+from precip_async.clouds.local.state import Record, State
+from precip_async.clouds.local.yard import YardError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from precip_async.clouds.local.yard import Yard
+
+__all__ = ["LINE_LIMIT", "main"]
+
+LINE_LIMIT: Final = 1 << 24  # bytes of one request: a thousand machines and their host keys
+LOOK_AGAIN: Final = 1.0  # seconds between looks at what tells us nothing by itself
+
+
+class Warden:
+    """Serves one experiment until its script, or its last kept machine, is gone."""
+
+    def __init__(self, yard: Yard, state: State, record: Record) -> None:
+        self._yard = yard
+        self._register = Register(yard)
+        self._state = state
+        self._record = record
+        self._over = asyncio.Event()
+        self._alone = asyncio.Event()
+
+    async def serve(self, line: socket.socket, script: tuple[int, str]) -> None:
+        """Answer requests until it is time to end; all machines have ended on return."""
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self._over.set)
+        reader, writer = await asyncio.open_connection(sock=line, limit=LINE_LIMIT)
+        try:
+            await self._yard.open()
+            self._state.write(self._record)
+            await _say(writer, {"id": 0, "ok": [self._record.pid, self._record.born]})
+            async with asyncio.TaskGroup() as group:
+                tasks = [
+                    group.create_task(self._answer(reader, writer)),
+                    group.create_task(self._outlive(*script)),
+                    group.create_task(self._keep()),
+                ]
+                await self._over.wait()
+                for task in tasks:
+                    task.cancel()
+        except YardError as error:
+            await _say(writer, {"id": 0, "error": str(error)})
+        finally:
+            await self._register.abandon()
+            await self._yard.aclose()
+
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Answer what is asked, each request in a task of its own, until there are no more."""
+        async with asyncio.TaskGroup() as requests:
+            with contextlib.suppress(ConnectionError):
+                while text := await reader.readline():
+                    requests.create_task(self._handle(json.loads(text), writer))
+        self._alone.set()
+
+    async def _outlive(self, script: int, born: str) -> None:
+        """Notice the script's end where a fork of it holds on to its end of our socket."""
+        while await asyncio.to_thread(processes.birth, script) == born:  # noqa: ASYNC110 - no event
+            await asyncio.sleep(LOOK_AGAIN)
+        self._alone.set()
+
+    async def _keep(self) -> None:
+        """Once alone: end, or go on for as long as a machine that is to be kept is alive."""
+        await self._alone.wait()
+        while self._record.keep and self._register.any_alive():  # noqa: ASYNC110 - the yard's
+            await asyncio.sleep(LOOK_AGAIN)
+        self._over.set()
+
+    async def _handle(self, request: dict[str, Any], writer: asyncio.StreamWriter) -> None:
+        operation: Callable[..., Awaitable[Any]] = getattr(self, f"op_{request.pop('op')}")
+        number = request.pop("id")
+        try:
+            reply = {"id": number, "ok": await operation(**request)}
+        except Full as error:
+            reply = {"id": number, "full": str(error)}
+        except YardError as error:
+            reply = {"id": number, "error": str(error)}
+        await _say(writer, reply)
+
+    async def op_launch(self, token: str, least: int, machines: list[dict[str, Any]]) -> Any:
+        """Start `machines`, or as many as there is room for if these are at `least` so many."""
+        known = self._register.find(token)
+        if known:
+            return known
+        chosen = self._register.room_for(machines, least)
+        self._record = self._record.with_machines([machine["spec"]["id"] for machine in chosen])
+        self._state.write(self._record)
+        return self._register.launch(token, chosen)
+
+    async def op_describe(self, ids: list[str]) -> Any:
+        """What became of `ids`."""
+        return self._register.describe(ids)
+
+    async def op_find(self, token: str) -> Any:
+        """What the launch named `token` started."""
+        return self._register.find(token)
+
+    async def op_terminate(self, ids: list[str]) -> Any:
+        """Begin to end `ids`."""
+        return self._register.terminate(ids)
+
+    async def op_shutdown(self) -> Any:
+        """End everything, ourselves included. The socket's end says that it is done."""
+        self._over.set()
+
+
+async def _say(writer: asyncio.StreamWriter, reply: dict[str, Any]) -> None:
+    if not writer.is_closing():
+        writer.write(json.dumps(reply).encode() + b"\n")
+        with contextlib.suppress(ConnectionError):  # the script has gone: nobody to tell
+            await writer.drain()
+
+
+def main() -> None:
+    """Run the warden that the first argument describes, away from whoever started it."""
+    facts = json.loads(sys.argv[1])
+    if os.fork():  # so that we are nobody's child: the script may die first, and must not reap us
+        os._exit(0)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    os.chdir("/")
+    for descriptor in (facts["lock"], facts["line"]):
+        os.set_inheritable(descriptor, False)
+    state = State(Path(facts["base"]), facts["experiment"])
+    record = Record(
+        experiment=facts["experiment"],
+        isolation=facts["isolation"],
+        keep=facts["keep"],
+        pid=os.getpid(),
+        born=processes.birth(os.getpid()),
+    )
+    state.write(record)
+    if sys.version_info < (3, 12) and hasattr(os, "pidfd_open"):
+        # Until 3.12 the default watches each child in a thread of its own.
+        asyncio.set_child_watcher(asyncio.PidfdChildWatcher())
+    asyncio.run(_serve(facts, state, record))
+    shutil.rmtree(state.path)
+
+
+async def _serve(facts: dict[str, Any], state: State, record: Record) -> None:
+    yard = _yard(facts["isolation"], state.path, internet=facts["internet"])
+    line = socket.socket(fileno=facts["line"])
+    await Warden(yard, state, record).serve(line, tuple(facts["script"]))
+
+
+def _yard(isolation: str, directory: Path, *, internet: bool) -> Yard:
+    if isolation == "namespace":
+        from precip_async.clouds.local.namespace import NamespaceYard
+
+        return NamespaceYard(directory, internet=internet)
+    from precip_async.clouds.local.process import ProcessYard
+
+    return ProcessYard(directory)
+
+
+if __name__ == "__main__":
+    main()
