@@ -134,9 +134,8 @@ def read_private(path: Path) -> bytes:
     """
     with reported(path):
         _check_private(path, path.stat())  # before it is opened: to open a pipe is to wait
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        with open(descriptor, "rb") as file:  # noqa: PTH123 - a descriptor, not a path
-            _check_private(path, os.fstat(descriptor))  # what was judged may have been swapped
+        with path.open("rb") as file:
+            _check_private(path, os.fstat(file.fileno()))  # what was judged may have been swapped
             return file.read()
 
 
@@ -169,7 +168,7 @@ def create_once(path: Path, content: bytes) -> bool:
     """
     with _draft(path, content, 0o600) as draft:
         try:
-            os.link(draft, path, follow_symlinks=False)
+            os.link(draft, path)
         except FileExistsError:
             return False
     sync_directory(path.parent)

@@ -108,7 +108,7 @@ def _public_line(key: PrivateKey) -> str:
 def _key_pair(home: Home, name: str, kind: str, new: Callable[[], PrivateKey]) -> KeyPair:
     path = home.path / name
     with reported(path):
-        if not _exists(path):
+        if not path.exists():
             create_once(path, _private_bytes(new()))
     public = _public_of(path)
     if not public.startswith(f"{kind} "):
@@ -116,10 +116,6 @@ def _key_pair(home: Home, name: str, kind: str, new: Callable[[], PrivateKey]) -
     line = f"{public} precip-{home.account_id}"
     _keep_public(path.with_name(f"{name}.pub"), line)
     return KeyPair(path=path, public_line=line)
-
-
-def _exists(path: Path) -> bool:
-    return path.is_symlink() or path.exists()
 
 
 def _public_of(path: Path) -> str:

@@ -125,14 +125,14 @@ def test_a_relative_state_is_refused(home: Home, monkeypatch: pytest.MonkeyPatch
         Journal.open(home)
 
 
-@pytest.mark.parametrize("where", [0, 100])
+@pytest.mark.parametrize("where", [0, 100, -6000])
 def test_a_damaged_journal_is_refused(home: Home, journal: Journal, where: int) -> None:
     """Before anything is launched; the advice moves it aside with all that belongs to it."""
     for number in range(50):
         journal.intend(token=f"t{number}", **LAUNCH)
     journal.close()
     with journal.path.open("r+b") as file:
-        file.seek(where)
+        file.seek(where, os.SEEK_SET if where >= 0 else os.SEEK_END)
         file.write(b"garbage " * 500)
 
     with pytest.raises(HomeError, match="damaged") as caught:

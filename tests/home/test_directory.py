@@ -7,6 +7,7 @@ import pwd
 import re
 import stat
 import subprocess
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,7 +17,7 @@ from precip_async.home.directory import Home
 from tests.home.companions import companion, powerless
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Iterator
 
 ACCOUNT_ID = "0123456789abcdef0123456789abcdef"
 
@@ -228,6 +229,22 @@ def test_an_open_key_left_by_03_is_closed_and_named(tmp_path: Path) -> None:
 def test_a_closed_home_left_by_03_needs_no_warning(tmp_path: Path) -> None:
     """Nothing was open, so there is nothing to say."""
     assert Home.open(left_by_03(tmp_path / "home", directory=0o700)).warnings == ()
+
+
+def test_what_vanishes_while_a_home_is_mended_is_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process's draft may be listed and gone a moment later."""
+    place = left_by_03(tmp_path / "home")
+    listed = Path.iterdir
+
+    def and_one_more(path: Path) -> Iterator[Path]:
+        yield path / ".new-gone"
+        yield from listed(path)
+
+    monkeypatch.setattr(Path, "iterdir", and_one_more)
+
+    assert Home.open(place).account_id == ACCOUNT_ID
 
 
 def test_a_directory_that_is_not_03s_is_not_mended(tmp_path: Path) -> None:

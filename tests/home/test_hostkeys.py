@@ -148,7 +148,7 @@ def test_a_line_cut_off_is_passed_over_and_mended(home: Home, pinned: HostKeys) 
     """Whoever was killed while writing costs only what was being written."""
     pinned.pin("i-1", [A])
     with (home.path / "host_keys").open("a") as file:
-        file.write("i-2 ssh-ed255")
+        file.write(f"i-2 ssh-ed25519 {'A' * 200}")
 
     assert pinned.get("i-1") == (A,)
     assert pinned.get("i-2") == ()

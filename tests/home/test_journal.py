@@ -128,6 +128,16 @@ def test_what_is_ending_is_alive_until_it_has_ended(journal: Journal) -> None:
     assert ids(journal) == []
 
 
+def test_a_launch_without_an_answer_is_alive_whatever_else_ends(journal: Journal) -> None:
+    """Nobody knows what it started: only an answer or a refusal ends it."""
+    journal.intend(token="t1", **LAUNCH)
+    journal.intend(token="t2", **LAUNCH)
+    journal.answered("t2", ["i-a"])
+    journal.ended(["i-a"])
+
+    assert ids(journal) == ["[t1]"]
+
+
 def test_what_is_seen_terminated_has_ended(journal: Journal) -> None:
     """The cloud may have ended it by itself; what is seen later of it changes nothing."""
     journal.intend(token="t1", **LAUNCH)

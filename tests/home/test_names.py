@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import signal
@@ -94,9 +95,12 @@ def test_a_killed_process_holds_nothing(home: Home) -> None:
     with companion(HOLDING, home.path) as other:
         assert other.heard() == "ready"
         other.kill()
+    left = home.runtime("names") / "mine.lock"
+    left.write_text(left.read_text() + "and much more\n" * 10)
 
-    with hold_name(home, "mine"), pytest.raises(NameInUse, match=f"process {os.getpid()} "):
+    with hold_name(home, "mine"), pytest.raises(NameInUse) as caught:
         hold_name(home, "mine")
+    assert re.fullmatch(rf"process {os.getpid()} on host \S+ since \S+", caught.value.holder)
 
 
 def test_a_forked_child_does_not_hold_its_parents_name(home: Home) -> None:
@@ -144,6 +148,24 @@ while held < 25:
 say(held)
 """
     assert together(script, [[home.path, home.path / "inside"]] * 6) == ["25\n"] * 6
+
+
+def test_a_name_that_is_just_being_released_is_free(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its holder has removed the file, and not yet let go of it."""
+    path = home.runtime("names") / "mine.lock"
+    flock = fcntl.flock
+
+    def just_released(*_: object) -> None:
+        monkeypatch.setattr(fcntl, "flock", flock)
+        path.unlink()
+        raise BlockingIOError
+
+    monkeypatch.setattr(fcntl, "flock", just_released)
+
+    with hold_name(home, "mine"):
+        assert path.exists()
 
 
 def test_a_lock_that_cannot_be_made_is_explained(home: Home) -> None:
