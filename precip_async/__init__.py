@@ -1,5 +1,79 @@
-"""Repeatable experiments on clouds, on machines you have, and on this one."""
+"""Repeatable experiments on clouds, on machines you have, and on this one.
+
+The async classes are here; their blocking twins, for classic scripts, are in `precip_async.sync`.
+"""
 
 from __future__ import annotations
+
+from precip_async.clouds.local.faults import Faults
+from precip_async.errors import (
+    AuthenticationFailed,
+    BootError,
+    BootTimeout,
+    CapacityUnavailable,
+    CloudError,
+    CommandFailed,
+    CommandTimeout,
+    ConnectError,
+    ConnectionLost,
+    ConnectTimeout,
+    EndpointUnreachable,
+    ExperimentClosed,
+    ExperimentException,
+    FleetError,
+    HomeError,
+    HostKeyMismatch,
+    ImageNotFound,
+    InvalidArgument,
+    InvalidInstanceType,
+    NameInUse,
+    NotAuthorized,
+    QuotaExceeded,
+    RemoteError,
+    Throttled,
+    TransferError,
+)
+from precip_async.experiment import Experiment
+from precip_async.experiments import HostsExperiment, LocalExperiment
+from precip_async.fleet import BootDiagnosis, Instance
+from precip_async.limits import Limits
+from precip_async.results import CommandResult, RunResults
+
+__all__ = [
+    "AuthenticationFailed",
+    "BootDiagnosis",
+    "BootError",
+    "BootTimeout",
+    "CapacityUnavailable",
+    "CloudError",
+    "CommandFailed",
+    "CommandResult",
+    "CommandTimeout",
+    "ConnectError",
+    "ConnectTimeout",
+    "ConnectionLost",
+    "EndpointUnreachable",
+    "Experiment",
+    "ExperimentClosed",
+    "ExperimentException",
+    "Faults",
+    "FleetError",
+    "HomeError",
+    "HostKeyMismatch",
+    "HostsExperiment",
+    "ImageNotFound",
+    "Instance",
+    "InvalidArgument",
+    "InvalidInstanceType",
+    "Limits",
+    "LocalExperiment",
+    "NameInUse",
+    "NotAuthorized",
+    "QuotaExceeded",
+    "RemoteError",
+    "RunResults",
+    "Throttled",
+    "TransferError",
+]
 
 __version__ = "0.1.0"

@@ -321,6 +321,9 @@ class FleetError(ExperimentException, ExceptionGroup[RemoteError]):
         """See `__new__`: a group is built there."""
         super().__init__("")
 
+    def __str__(self) -> str:
+        return self.message  # without the count of exceptions, which the message has already
+
     @property
     def succeeded(self) -> tuple[Any, ...]:
         """The outcomes of the instances that did not fail, in the order asked."""

@@ -1,7 +1,7 @@
 """Everything that happens, each as one frozen value.
 
-An observer is a callable that is given every event of an experiment, in order, on its event loop; it
-must not block. Each event can say itself in one line: ``str(event)``.
+An observer is a callable that is given every event of an experiment, in order, on its event loop;
+it must not block. Each event can say itself in one line: ``str(event)``.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ class StateChanged(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Waiting(Event):
-    """A ``wait`` has that many of its instances still to see ready; sent when the number changes."""
+    """A ``wait`` has that many instances still to see ready; sent when the number changes."""
 
     pending: int
     total: int

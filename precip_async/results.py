@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 if TYPE_CHECKING:
     import builtins
     from collections.abc import Iterable
     from datetime import datetime
+    from pathlib import Path
 
 __all__ = ["CommandResult", "RunResults"]
 

@@ -1,8 +1,8 @@
 """What a cloud has to do for an experiment: the protocol, and the values that pass through it.
 
-A further cloud is any object with the methods of `Cloud`, given to `precip_async.Experiment`. Clouds
-know nothing of SSH and nothing of tags' meaning; they start machines, say what became of them, and
-end them.
+A further cloud is any object with the methods of `Cloud`, given to `precip_async.Experiment`.
+Clouds know nothing of SSH and nothing of tags' meaning; they start machines, say what became of
+them, and end them.
 """
 
 from __future__ import annotations
@@ -31,6 +31,8 @@ class Traits:
         isolation: How machines on this computer are kept apart; empty elsewhere.
         pins_hosts: Whether machines live on beyond the experiment, so that their host keys are
             remembered by address rather than by instance id.
+        poll_interval: Seconds between two describe rounds where asking costs nothing; ``None``:
+            as the limits say.
     """
 
     name: str
@@ -39,6 +41,7 @@ class Traits:
     ends_machines: bool = True
     isolation: str = ""
     pins_hosts: bool = False
+    poll_interval: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,5 +154,8 @@ class Cloud(Protocol):
         ...
 
     async def aclose(self) -> None:
-        """Let go of connections and helpers. Machines are not ended unless they can't outlive us."""
+        """Let go of connections and helpers, also after a `prepare` that failed.
+
+        Machines go on running where ``Access.keep`` was set.
+        """
         ...

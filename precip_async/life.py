@@ -1,0 +1,103 @@
+"""An experiment's life: named, opened, closed by any road."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Self
+
+from precip_async.errors import ExperimentClosed
+from precip_async.fanout import in_child_task
+from precip_async.home.names import checked_name, default_name
+from precip_async.stage import Stage
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import TracebackType
+
+    from precip_async.clouds.base import Cloud
+    from precip_async.home.directory import Home
+    from precip_async.limits import Limits
+    from precip_async.settings import Settings
+
+__all__ = ["Life"]
+
+
+class Life:
+    """What holds for every experiment before and after its verbs."""
+
+    def __init__(self, cloud: Cloud | Callable[[Home], Cloud], settings: Settings) -> None:
+        self._cloud, self._settings = cloud, settings
+        self._name = default_name() if settings.name is None else checked_name(settings.name)
+        self._open_stage: Stage | None = None
+        self._closed = False
+
+    def __repr__(self) -> str:
+        state = "open" if self._open_stage else "closed" if self._closed else "not open yet"
+        return f"<{type(self).__name__} {self._name!r}, {state}>"
+
+    @property
+    def name(self) -> str:
+        """The experiment's name."""
+        return self._name
+
+    @property
+    def limits(self) -> Limits:
+        """Its limits."""
+        return self._settings.limits
+
+    @property
+    def closed(self) -> bool:
+        """Whether it was closed; it can't be opened again."""
+        return self._closed
+
+    async def open(self) -> None:
+        """Take the name, read the keys, and have the cloud accept us.
+
+        Raises:
+            NameInUse: A living process holds the name, or instances bear it that still run.
+            HomeError: The home can't be used.
+            CloudError: The cloud does not accept us.
+            ExperimentClosed: It was closed.
+
+        If cancelled, nothing is held.
+        """
+        if self._closed:
+            raise ExperimentClosed(f"experiment {self._name!r} was closed: make a new one")
+        if self._open_stage is None:
+            self._open_stage = await Stage.open(self._name, self._cloud, self._settings)
+
+    async def aclose(self) -> None:
+        """End the instances, unless ``keep``, and let go of everything. A second time: nothing.
+
+        Raises:
+            ExperimentException: Something may still be running; the message says what.
+
+        Cancellation does not stop it, but its deadlines do: see ``limits``.
+        """
+        self._closed = True
+        stage, self._open_stage = self._open_stage, None
+        if stage is not None:
+            await in_child_task(stage.aclose)
+
+    async def __aenter__(self) -> Self:
+        await self.open()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        try:
+            await self.aclose()
+        except Exception as failure:
+            if error is None:
+                raise
+            error.add_note(f"and while the experiment was closed: {failure}")  # it comes first
+
+    @property
+    def _stage(self) -> Stage:
+        if self._open_stage is None:
+            what = "was closed" if self._closed else "is not open: use `async with`, or open()"
+            raise ExperimentClosed(f"experiment {self._name!r} {what}")
+        return self._open_stage

@@ -1,0 +1,203 @@
+"""How instances are reached: at which address, as whom, with which key, and whom to believe."""
+
+from __future__ import annotations
+
+import getpass
+from typing import TYPE_CHECKING
+
+import anyio.to_thread
+
+from precip_async.clouds.hosts import parse_host
+from precip_async.errors import HostKeyMismatch, InvalidArgument
+from precip_async.home.hostkeys import HostKeys, read_known_hosts
+from precip_async.home.keys import ed25519_key
+from precip_async.settings import checked_user
+from precip_async.ssh.pool import Pool
+from precip_async.ssh.transport import Target
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from precip_async.clouds.base import Traits
+    from precip_async.fleet import Instance
+    from precip_async.home.directory import Home
+    from precip_async.home.hostkeys import KnownHosts
+    from precip_async.settings import Settings
+    from precip_async.ssh.transport import Connector
+
+__all__ = ["Reach"]
+
+SSH_PORT = 22
+
+
+class Reach:
+    """The way to the instances of one experiment; the SSH layer's `Trust` as well."""
+
+    def __init__(
+        self, settings: Settings, traits: Traits, user_of: Callable[[str], str | None]
+    ) -> None:
+        self._settings, self._traits, self._user_of = settings, traits, user_of
+        self._current_user = settings.login_user or traits.login_user or _current_user()
+        self._pins: HostKeys | None = None
+        self._known: dict[str, tuple[str, ...]] = {}
+        self._given: KnownHosts | None = None
+        self._new: dict[str, str] = {}
+
+    async def open(self, home: Home) -> tuple[str, Pool]:
+        """Read the keys; return our public key and the pool.
+
+        Raises:
+            HomeError: The home's keys can't be used.
+            InvalidArgument: A given key or file can't be.
+        """
+        self._pins = HostKeys(home)
+        public_key, connector = await anyio.to_thread.run_sync(self._prepare, home)
+        limits = self._settings.limits
+        return public_key, Pool(connector, limits, bastion=self._settings.bastion is not None)
+
+    def _prepare(self, home: Home) -> tuple[str, Connector]:
+        # in a thread: importing asyncssh and parsing keys take some tenths of a second
+        from precip_async.ssh.openssh import AsyncsshConnector, Login, load_key
+
+        settings = self._settings
+        if given := settings.path("known_hosts"):
+            self._given = read_known_hosts(given)
+        own = ed25519_key(home)
+        key = settings.path("ssh_key")
+        public = load_key(key, settings.key_passphrase) if key else None
+        login = Login(
+            keys=(key,) if key else () if settings.ssh_config else (own.private_openssh(),),
+            passphrase=settings.key_passphrase,
+            agent=settings.agent,
+            config=settings.path("ssh_config"),
+            bastion=self._bastion(),
+            bastion_keys=_paths(settings.path("bastion_key")),
+        )
+        line = public.export_public_key("openssh").decode().strip() if public else own.public_line
+        return line, AsyncsshConnector(login, self, settings.limits)
+
+    def _bastion(self) -> Target | None:
+        if self._settings.bastion is None:
+            return None
+        try:
+            host = parse_host(self._settings.bastion)
+        except InvalidArgument as error:
+            raise InvalidArgument(f"bastion: {error}") from error
+        port = host.port or SSH_PORT
+        return Target(
+            instance_id="the jump host",
+            host=host.name,
+            port=port,
+            user=host.user or _current_user(),
+            alias=f"{host.name}:{port}",
+        )
+
+    def target(self, instance: Instance, user: str | None = None) -> tuple[Target, str | None]:
+        """Where to connect for `user` on `instance`, and whom to become there by sudo.
+
+        ``None`` is root on clouds and the login user on hosts. A user who is not the login user is
+        logged in as directly where the login user is root, and else reached by sudo.
+
+        Raises:
+            InvalidArgument: `user` can't be the name of a user.
+        """
+        if user is not None:
+            checked_user("user", user)
+        login = self._login_user(instance)
+        wanted = user or (self._traits.login_user or login)
+        direct = login in (wanted, "root")
+        target = self._login(instance, wanted if direct else login)
+        return target, None if direct else wanted
+
+    def probed(self, instance: Instance) -> Target:
+        """Where the login user is reached."""
+        return self._login(instance, self._login_user(instance))
+
+    def shown_user(self, instance: Instance, user: str | None) -> str:
+        """Who `user` is on `instance`, for messages and results."""
+        return user or self._traits.login_user or self._login_user(instance)
+
+    def _login_user(self, instance: Instance) -> str:
+        return self._user_of(instance.id) or self._current_user
+
+    def _login(self, instance: Instance, user: str) -> Target:
+        settings = self._settings
+        host = instance.public_address
+        if settings.address == "private":
+            host = instance.private_address
+        if host is None:
+            raise InvalidArgument(f"{instance.id} has no address yet: call wait() first")
+        configured = settings.ssh_config is not None
+        port: int | None = instance.ssh_port
+        alias = f"{host}:{port}" if self._traits.pins_hosts else instance.id
+        if configured:  # what nobody has said is the configuration's to say
+            port = None if port == SSH_PORT else port
+            said = self._user_of(instance.id) or settings.login_user
+            user_there = user if said or user != self._current_user else None
+            return Target(
+                instance_id=instance.id, host=host, port=port, user=user_there, alias=alias
+            )
+        return Target(instance_id=instance.id, host=host, port=port, user=user, alias=alias)
+
+    # -- Trust -------------------------------------------------------------------------------
+
+    def known(self, target: Target) -> tuple[str, ...]:
+        """See `Trust.known`: what the cloud said, else what the user's file says, else our pin."""
+        if keys := self._known.get(target.alias):
+            return keys
+        if self._given is not None:
+            return self._given(target.host, target.port or SSH_PORT)
+        if self._traits.pins_hosts and self._pins is not None:
+            return self._pins.get(target.alias)
+        return ()
+
+    def learned(self, target: Target, key: str) -> bool:
+        """See `Trust.learned`: a first key is believed unless the user gave a file of them."""
+        if self._given is not None:
+            return False
+        self._new[target.alias] = key
+        self._known[target.alias] = (key,)
+        return True
+
+    def told(self, instance: Instance) -> None:
+        """Take the host keys that the cloud says `instance` has."""
+        if instance.host_keys:
+            self._known[instance.id] = instance.host_keys
+
+    async def pin(self) -> None:
+        """Write down the host keys that were learned since last time."""
+        new, self._new = self._new, {}
+        if new and self._pins is not None:
+            await anyio.to_thread.run_sync(self._write_pins, self._pins, new)
+
+    @staticmethod
+    def _write_pins(pins: HostKeys, new: dict[str, str]) -> None:
+        for alias, key in new.items():
+            pinned = pins.pin(alias, [key])
+            if key.split()[:2] not in [line.split()[:2] for line in pinned]:
+                raise HostKeyMismatch(
+                    instance_id=alias,
+                    host=alias,
+                    problem="another process has just met another host key there: one of the two "
+                    "met an impostor",
+                )
+
+    async def forget(self, ids: list[str]) -> None:
+        """Forget the host keys of instances that have ended."""
+        if self._traits.pins_hosts:
+            return
+        known = [one for one in ids if self._known.pop(one, None)]
+        if known and self._pins is not None:
+            await anyio.to_thread.run_sync(self._pins.forget, known)
+
+
+def _paths(path: Path | None) -> tuple[Path, ...]:
+    return () if path is None else (path,)
+
+
+def _current_user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # no entry in the password file, and no variable says
+        return "root"

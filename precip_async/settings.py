@@ -1,0 +1,153 @@
+"""The keywords that every experiment takes, checked at once."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
+
+from precip_async.errors import InvalidArgument
+from precip_async.limits import Limits
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from precip_async.events import Observer
+
+__all__ = ["Settings", "Shared", "checked_number", "checked_parallel"]
+
+AnyPath = str | os.PathLike[str]
+Parallel = bool | int
+LAST_PORT = 65535
+
+_USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@$+-]{0,127}").fullmatch
+
+
+class Shared(TypedDict, total=False):
+    """The keywords of `Settings`, for the signatures of the constructors."""
+
+    name: str | None
+    home: AnyPath | None
+    keep: bool
+    max_lifetime: float | None
+    ssh_port: int
+    login_user: str | None
+    ssh_key: AnyPath | None
+    key_passphrase: str | None
+    agent: bool
+    ssh_config: AnyPath | None
+    known_hosts: AnyPath | None
+    address: Literal["public", "private"]
+    bastion: str | None
+    bastion_key: AnyPath | None
+    parallel: Parallel
+    limits: Limits
+    observer: Observer | Iterable[Observer] | None
+    verify: bool | AnyPath
+    ssh_cidr: str
+    options: Mapping[str, Any] | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What every experiment can be told beside its cloud.
+
+    Attributes:
+        name: The experiment's name; ``None``: a readable one that nobody has.
+        home: Where keys and the journal are; ``None``: ``$PRECIP_HOME``, else ``~/.precip``.
+        keep: Leave instances running when the experiment is closed.
+        max_lifetime: Seconds after which an instance ends by itself.
+        ssh_port: Where SSH servers listen, unless the cloud or the host says otherwise.
+        login_user: Who logs in; ``None``: root on clouds, on hosts the given or the current user.
+        ssh_key: The private key to log in with; ``None``: the home's own.
+        key_passphrase: What `ssh_key` and `bastion_key` are encrypted with.
+        agent: Whether the SSH agent is asked for keys as well.
+        ssh_config: An OpenSSH client configuration to read host settings from.
+        known_hosts: The only host keys that are believed; ``None``: a first one is, and pinned.
+        address: Which address instances are reached at.
+        bastion: A jump host for all connections: ``"user@host:port"``.
+        bastion_key: The private key for it; ``None``: the same as for the instances.
+        parallel: What verbs do whose ``parallel`` is ``None``.
+        limits: The bounds of what is done at once and how long is waited.
+        observer: A callable, or several, given every event.
+        verify: How TLS certificates are checked: True, False, or a file of authorities.
+        ssh_cidr: From where clouds let SSH in.
+        options: Launch parameters in the cloud's own spelling.
+    """
+
+    name: str | None = None
+    home: AnyPath | None = None
+    keep: bool = False
+    max_lifetime: float | None = None
+    ssh_port: int = 22
+    login_user: str | None = None
+    ssh_key: AnyPath | None = None
+    key_passphrase: str | None = field(default=None, repr=False)
+    agent: bool = False
+    ssh_config: AnyPath | None = None
+    known_hosts: AnyPath | None = None
+    address: Literal["public", "private"] = "public"
+    bastion: str | None = None
+    bastion_key: AnyPath | None = None
+    parallel: Parallel = False
+    limits: Limits = field(default_factory=Limits)
+    observer: Observer | Iterable[Observer] | None = None
+    verify: bool | AnyPath = True
+    ssh_cidr: str = "0.0.0.0/0"
+    options: Mapping[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        checked_number("max_lifetime", self.max_lifetime)
+        checked_parallel(self.parallel)
+        if not isinstance(self.ssh_port, int) or not 0 < self.ssh_port <= LAST_PORT:
+            raise InvalidArgument(f"ssh_port must be from 1 to {LAST_PORT}, not {self.ssh_port!r}")
+        if self.address not in ("public", "private"):
+            raise InvalidArgument(f"address must be 'public' or 'private', not {self.address!r}")
+        if not isinstance(self.limits, Limits):
+            raise InvalidArgument(f"limits must be a Limits value, not {self.limits!r}")
+        if self.login_user is not None:
+            checked_user("login_user", self.login_user)
+        for name in ("ssh_key", "ssh_config", "known_hosts", "bastion_key"):
+            path = getattr(self, name)
+            if path is not None and not Path(path).expanduser().is_file():
+                raise InvalidArgument(f"{name}: there is no file {path}")
+        for observer in self.observers:
+            if not callable(observer):
+                raise InvalidArgument(f"an observer must be callable, and {observer!r} is not")
+
+    @property
+    def observers(self) -> tuple[Observer, ...]:
+        """The observers, however they were given."""
+        given = self.observer
+        if given is None:
+            return ()
+        return (given,) if callable(given) else tuple(given)
+
+    def path(self, name: str) -> Path | None:
+        """The path given as `name`, a leading ``~`` resolved."""
+        given = getattr(self, name)
+        return None if given is None else Path(given).expanduser()
+
+
+def checked_number(what: str, value: float | None, *, least: float = 0) -> None:
+    """Raise `InvalidArgument` unless `value` is ``None`` or a number of seconds above `least`."""
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, int | float) or not value > least:
+        raise InvalidArgument(f"{what} must be a number of seconds above {least:g}, not {value!r}")
+
+
+def checked_user(what: str, user: object) -> None:
+    """Raise `InvalidArgument` unless `user` can be the name of a user."""
+    if not isinstance(user, str) or not _USER(user):
+        raise InvalidArgument(f"{what} must be the name of a user, not {user!r}")
+
+
+def checked_parallel(parallel: object) -> None:
+    """Raise `InvalidArgument` unless `parallel` is a bool or a number from 1 on."""
+    if not isinstance(parallel, bool | int) or (not isinstance(parallel, bool) and parallel < 1):
+        raise InvalidArgument(
+            f"parallel must be True, False, or how many at once from 1 on, not {parallel!r}"
+        )

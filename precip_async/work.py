@@ -1,0 +1,382 @@
+"""What the verbs do on one instance: commands, scripts and transfers, each as a job.
+
+All jobs of a call are made before any is done, so that bad input is refused before anything runs.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import anyio.to_thread
+
+from precip_async.errors import CommandFailed, ExperimentException, InvalidArgument
+from precip_async.events import (
+    CommandEnded,
+    CommandStarted,
+    Output,
+    Stream,
+    TransferEnded,
+    TransferStarted,
+)
+from precip_async.fleet import Instance
+from precip_async.settings import AnyPath, checked_number
+from precip_async.shell import join
+from precip_async.ssh import download, upload
+from precip_async.ssh.command import Order
+from precip_async.ssh.output import Budget, OutputFiles, run_command
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Iterable
+
+    from precip_async.results import CommandResult
+    from precip_async.ssh.transport import Target
+    from precip_async.stage import Stage
+
+__all__ = [
+    "ArgsOf",
+    "Environment",
+    "How",
+    "OnOutput",
+    "PathOf",
+    "TextOf",
+    "command_jobs",
+    "get_jobs",
+    "put_jobs",
+    "script_jobs",
+]
+
+TextOf = str | Callable[[Instance], str]
+PathOf = AnyPath | Callable[[Instance], AnyPath]
+ArgsOf = Sequence[str] | Callable[[Instance], Sequence[str]]
+Environment = Mapping[str, str] | Callable[[Instance], Mapping[str, str]]
+OnOutput = Callable[[Instance, Stream, str], object]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class How:
+    """The keywords that `run` and `copy_and_run` share, and those that transfers have of them."""
+
+    user: str | None = None
+    check_exit_code: bool = True
+    output_base_name: AnyPath | None = None
+    timeout: float | None = None
+    stdin: str | bytes | None = None
+    env: Environment | None = None
+    cwd: str | None = None
+    on_output: OnOutput | None = None
+
+    def __post_init__(self) -> None:
+        checked_number("timeout", self.timeout)
+        if self.stdin is not None and not isinstance(self.stdin, str | bytes):
+            raise InvalidArgument(f"stdin must be text or bytes, not {self.stdin!r}")
+        if self.on_output is not None and not callable(self.on_output):
+            raise InvalidArgument(f"on_output must be callable, not {self.on_output!r}")
+
+    @property
+    def input(self) -> bytes | None:
+        """`stdin` as bytes."""
+        return self.stdin.encode() if isinstance(self.stdin, str) else self.stdin
+
+
+def _text_of(what: str, given: object, instance: Instance) -> str:
+    value = given(instance) if callable(given) else given
+    if isinstance(value, os.PathLike):
+        value = os.fspath(value)
+    if isinstance(value, bytes):
+        value = os.fsdecode(value)
+    if not isinstance(value, str) or not value.strip() or "\0" in value:
+        raise InvalidArgument(f"{what} must be text with something in it, not {value!r}")
+    return value
+
+
+# -- commands --------------------------------------------------------------------------------
+
+
+class _Command:
+    """One command on one instance, ready to be run."""
+
+    def __init__(
+        self,
+        stage: Stage,
+        instance: Instance,
+        how: How,
+        command: str,
+        *,
+        budget: Budget,
+        place: int,
+        count: int,
+    ) -> None:
+        self.stage, self.instance, self.how, self.command = stage, instance, how, command
+        self.budget = budget
+        self.target, sudo_user = stage.reach.target(instance, how.user)
+        self.order = Order(
+            command=command,
+            user=stage.reach.shown_user(instance, how.user),
+            sudo_user=sudo_user,
+            env={**self._env(), **_place(stage, instance, place, count)},
+            cwd=how.cwd,
+            timeout=how.timeout,
+        )
+        self.order.line(stdin=True)  # refuses what can't be sent
+        base = how.output_base_name
+        if base is None:
+            self.files = OutputFiles(stage.output_stem(instance.id), always=False)
+        else:
+            stem = Path(f"{os.fspath(base)}.{instance.id}")
+            self.files = OutputFiles(stem, always=True)
+
+    def _env(self) -> dict[str, str]:
+        given = self.how.env
+        env = given(self.instance) if callable(given) else given or {}
+        if not isinstance(env, Mapping) or not all(
+            isinstance(text, str) for pair in env.items() for text in pair
+        ):
+            raise InvalidArgument(f"env must map strings to strings, not {env!r}")
+        return dict(env)
+
+    async def run(self) -> CommandResult:
+        """Run it.
+
+        Raises:
+            CommandFailed: Its exit code is not 0, and that is to be an error.
+            RemoteError: See `run_command`.
+        """
+        stage, instance, order = self.stage, self.instance, self.order
+        facts: dict[str, Any] = {"experiment": stage.name, "instance_id": instance.id}
+        if stage.announce:
+            stage.announce(CommandStarted(**facts, command=self.command, user=order.user))
+        exit_code, began = None, time.monotonic()
+        try:
+            result = await run_command(
+                stage.pool,
+                self.target,
+                order,
+                stage.settings.limits,
+                index=instance.index,
+                budget=self.budget,
+                files=self.files,
+                stdin=self.how.input,
+                listener=self._heard if stage.announce or self.how.on_output else None,
+            )
+            exit_code = result.exit_code
+        finally:
+            if stage.announce:
+                stage.announce(
+                    CommandEnded(
+                        **facts,
+                        command=self.command,
+                        exit_code=exit_code,
+                        duration=time.monotonic() - began,
+                    )
+                )
+        if self.command != result.command:
+            result = replace(result, command=self.command)
+        if exit_code != 0 and self.how.check_exit_code:
+            raise CommandFailed(result=result)
+        return result
+
+    def _heard(self, stream: Stream, text: str) -> None:
+        if self.stage.announce:
+            self.stage.announce(
+                Output(
+                    experiment=self.stage.name,
+                    instance_id=self.instance.id,
+                    stream=stream,
+                    text=text,
+                )
+            )
+        if self.how.on_output is not None:
+            self.how.on_output(self.instance, stream, text)
+
+
+def _place(stage: Stage, instance: Instance, place: int, count: int) -> dict[str, str]:
+    """The variables by which a command knows where it is."""
+    return {
+        "PRECIP_EXPERIMENT": stage.name,
+        "PRECIP_INSTANCE_ID": instance.id,
+        "PRECIP_INDEX": str(place),
+        "PRECIP_COUNT": str(count),
+    }
+
+
+def command_jobs(
+    stage: Stage, instances: Sequence[Instance], how: How, cmd: TextOf
+) -> list[Callable[[], Awaitable[CommandResult]]]:
+    """A job an instance that runs `cmd`.
+
+    Raises:
+        InvalidArgument: Something of it can't be run.
+    """
+    budget = Budget(stage.settings.limits.output_total)
+    return [
+        _Command(
+            stage,
+            instance,
+            how,
+            _text_of("cmd", cmd, instance),
+            budget=budget,
+            place=place,
+            count=len(instances),
+        ).run
+        for place, instance in enumerate(instances)
+    ]
+
+
+async def script_jobs(
+    stage: Stage,
+    instances: Sequence[Instance],
+    how: How,
+    local_script: AnyPath,
+    args: ArgsOf,
+) -> list[Callable[[], Awaitable[CommandResult]]]:
+    """A job an instance that copies `local_script` there, runs it with `args` and removes it.
+
+    Raises:
+        InvalidArgument: There is no such file, or something of it can't be run.
+    """
+    local = Path(local_script)
+    if not await anyio.to_thread.run_sync(local.is_file):
+        raise InvalidArgument(f"local_script: there is no file {local}")
+    budget = Budget(stage.settings.limits.output_total)
+    jobs: list[Callable[[], Awaitable[CommandResult]]] = []
+    for place, instance in enumerate(instances):
+        words = args(instance) if callable(args) else args
+        if isinstance(words, str) or not all(isinstance(word, str) for word in words):
+            raise InvalidArgument(f"args must be a list of strings, not {words!r}")
+        remote = f"/tmp/precip-{secrets.token_hex(8)}"  # noqa: S108 - 64 random bits, mode 0700
+        run = _Command(
+            stage,
+            instance,
+            replace(how, cwd=how.cwd or "/tmp"),  # noqa: S108 - as documented in 2012
+            f"chmod 700 {remote} && {join(remote, *words)}",
+            budget=budget,
+            place=place,
+            count=len(instances),
+        )
+        run.command = join(str(local), *words)  # what the user asked for
+        jobs.append(partial(_run_script, run, local, remote))
+    return jobs
+
+
+async def _run_script(run: _Command, local: Path, remote: str) -> CommandResult:
+    stage, limits = run.stage, run.stage.settings.limits
+    bare = replace(run.order, env={}, cwd=None)
+    try:
+        copy = replace(bare, mark=f"{bare.mark}c")
+        await upload.put(stage.pool, run.target, copy, limits, local, remote)
+        return await run.run()
+    finally:
+        with anyio.move_on_after(limits.close_grace, shield=True):
+            order = replace(bare, command=f"rm -f {remote}", mark=f"{bare.mark}r")
+            try:
+                await _quietly(stage, run.target, order)
+            except ExperimentException as error:
+                stage.warn(f"{run.instance.id}: {remote} could not be removed: {error}")
+
+
+async def _quietly(stage: Stage, target: Target, order: Order) -> None:
+    await run_command(
+        stage.pool,
+        target,
+        order,
+        stage.settings.limits,
+        index=0,
+        budget=Budget(0),
+        files=OutputFiles(stage.output_stem("unseen"), always=False),
+    )
+
+
+# -- transfers -------------------------------------------------------------------------------
+
+
+def _transfer_order(stage: Stage, instance: Instance, how: How) -> tuple[Target, Order]:
+    target, sudo_user = stage.reach.target(instance, how.user)
+    user = stage.reach.shown_user(instance, how.user)
+    return target, Order(command="", user=user, sudo_user=sudo_user, timeout=how.timeout)
+
+
+async def put_jobs(
+    stage: Stage, instances: Sequence[Instance], how: How, local_path: PathOf, remote_path: TextOf
+) -> list[Callable[[], Awaitable[None]]]:
+    """A job an instance that copies `local_path` to `remote_path`.
+
+    Raises:
+        InvalidArgument: Something local is missing.
+    """
+    jobs: list[Callable[[], Awaitable[None]]] = []
+    needed: dict[Path, None] = {}
+    for instance in instances:
+        local = Path(_text_of("local_path", local_path, instance))
+        needed[local] = None
+        remote = _text_of("remote_path", remote_path, instance)
+        jobs.append(partial(_put, stage, instance, how, local, remote))
+    await _check_there("file or directory", needed)
+    return jobs
+
+
+async def _check_there(what: str, paths: Iterable[Path]) -> None:
+    """Raise `InvalidArgument` for the first of `paths` that is missing."""
+    missing = await anyio.to_thread.run_sync(
+        lambda: next((path for path in paths if not path.exists()), None)
+    )
+    if missing is not None:
+        raise InvalidArgument(f"local_path: there is no {what} {missing}")
+
+
+async def _put(stage: Stage, instance: Instance, how: How, local: Path, remote: str) -> None:
+    target, order = _transfer_order(stage, instance, how)
+    facts: dict[str, Any] = {"experiment": stage.name, "instance_id": instance.id}
+    there = f"{instance.id}:{remote}"
+    stage.announce(TransferStarted(**facts, source=str(local), target=there))
+    began = time.monotonic()
+    size = await upload.put(stage.pool, target, order, stage.settings.limits, local, remote)
+    duration = time.monotonic() - began
+    stage.announce(
+        TransferEnded(**facts, source=str(local), target=there, size=size, duration=duration)
+    )
+
+
+async def get_jobs(
+    stage: Stage, instances: Sequence[Instance], how: How, remote_path: TextOf, local_path: PathOf
+) -> list[Callable[[], Awaitable[Path]]]:
+    """A job an instance that copies `remote_path` to `local_path`.
+
+    Raises:
+        InvalidArgument: The local directory is missing.
+    """
+    jobs: list[Callable[[], Awaitable[Path]]] = []
+    needed: dict[Path, None] = {}
+    for instance in instances:
+        remote = _text_of("remote_path", remote_path, instance)
+        local = _text_of("local_path", local_path, instance)
+        needed[Path(local) if local.endswith("/") else Path(local).parent] = None
+        suffix = f".{instance.id}" if len(instances) > 1 else ""
+        jobs.append(partial(_get, stage, instance, how, remote, local, suffix))
+    await _check_there("directory", needed)
+    return jobs
+
+
+async def _get(
+    stage: Stage, instance: Instance, how: How, remote: str, local: str, suffix: str
+) -> Path:
+    target, order = _transfer_order(stage, instance, how)
+    facts: dict[str, Any] = {"experiment": stage.name, "instance_id": instance.id}
+    there = f"{instance.id}:{remote}"
+    stage.announce(TransferStarted(**facts, source=there, target=local))
+    began = time.monotonic()
+    path, size = await download.get(
+        stage.pool, target, order, stage.settings.limits, remote, local, suffix
+    )
+    duration = time.monotonic() - began
+    stage.announce(
+        TransferEnded(**facts, source=there, target=str(path), size=size, duration=duration)
+    )
+    return path
