@@ -226,7 +226,12 @@ def hashed(name: str) -> str:
         (f"@cert-authority * {A}\nhost {B}", "host", 22, (B,)),
         (f"@unheard-of host {A}", "host", 22, ()),
         (f"# host {A}\n#host {A}", "host", 22, ()),
-        ("host\nhost ssh-ed25519\nhost 1024 35 123\n\n|1|x {A}\n@revoked", "host", 22, ()),
+        (
+            f"host\nhost ssh-ed25519\nhost 1024 35 123\n\n|1|x {A}\n|1|é|x {A}\n@revoked",
+            "host",
+            22,
+            (),
+        ),
         (f"caf\udce9 {B}\nhost {A}", "host", 22, (A,)),
     ],
 )

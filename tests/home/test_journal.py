@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import sqlite3
 import threading
 from datetime import UTC, datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
@@ -156,6 +157,14 @@ def test_a_teardown_is_not_stopped_by_what_nobody_knows(journal: Journal) -> Non
     journal.saw("i-x", "running")
 
     assert ids(journal) == []
+
+
+def test_a_closed_journal_is_not_used(journal: Journal) -> None:
+    """That is a fault of the program, and no state of the home."""
+    journal.close()
+
+    with pytest.raises(sqlite3.ProgrammingError):
+        journal.ended(["i-a"])
 
 
 def test_experiments_are_told_apart(journal: Journal) -> None:

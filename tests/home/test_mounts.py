@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from precip_async.home.mounts import file_system_of, is_local, mount_table
@@ -53,6 +55,17 @@ def test_file_systems_of_clusters_are_not_local(kind: str) -> None:
 def test_where_nothing_is_known_it_is_local() -> None:
     """There is no mountinfo on macOS."""
     assert is_local("/x", "")
+
+
+def test_without_a_table_nothing_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A missing /proc is no error."""
+
+    def missing(path: Path, **_: str) -> str:
+        raise FileNotFoundError(path)
+
+    monkeypatch.setattr(Path, "read_text", missing)
+
+    assert mount_table() == ""
 
 
 def test_the_table_of_this_machine_is_understood() -> None:

@@ -55,6 +55,13 @@ def test_a_second_holder_in_this_process_is_refused(home: Home) -> None:
         hold_name(home, "mine")
 
 
+def test_a_hold_shows_its_state(home: Home) -> None:
+    """It may end up in a log."""
+    with hold_name(home, "mine") as hold:
+        assert repr(hold) == "<Hold 'mine' held>"
+    assert repr(hold) == "<Hold 'mine' released>"
+
+
 def test_other_names_are_free(home: Home) -> None:
     """A hold is of one name."""
     with hold_name(home, "mine"), hold_name(home, "yours"):
