@@ -1,0 +1,223 @@
+"""One machine of the process isolation: its place, its SSH server, its space or directory."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+from typing import TYPE_CHECKING, Final
+
+import anyio
+import asyncssh
+
+from precip_async.clouds.local.process_children import Child
+from precip_async.clouds.local.process_login import prelude
+from precip_async.clouds.local.process_space import Space
+from precip_async.clouds.local.process_ssh import listen
+from precip_async.clouds.local.process_sweep import MARK, end_marked
+from precip_async.clouds.local.yard import ROOT_REFUSAL, Placement, YardError
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from precip_async.clouds.local.process_children import Streams
+    from precip_async.clouds.local.process_login import Request
+    from precip_async.clouds.local.process_space import SpaceTools
+    from precip_async.clouds.local.yard import MachineSpec
+
+__all__ = ["Machine"]
+
+END_TIMEOUT: Final = 20.0  # seconds until what won't end is reported
+BACKLOG: Final = 4096  # connections that a server may leave unanswered
+
+
+class Machine:
+    """A machine; the host that its SSH server works for.
+
+    Built, it owns nothing but its log and its place; `start` takes the rest, and `end` gives back
+    whatever there is, also after a failed or cancelled `start`.
+
+    Args:
+        place: The bound socket that its SSH server will listen at; its own from now on.
+        log: The file that is its console.
+        directory: Where its homes go when it has no space; its own, not there yet.
+        tools: What spaces are made with; ``None``: it gets none.
+        open_files: The soft limit that its sessions start with.
+        died: Called once if it ends by itself.
+    """
+
+    def __init__(
+        self,
+        spec: MachineSpec,
+        *,
+        place: socket.socket,
+        log: Path,
+        directory: Path,
+        tools: SpaceTools | None,
+        open_files: int,
+        died: Callable[[str], None],
+    ) -> None:
+        self.spec = spec
+        self.connections: set[asyncssh.SSHServerConnection] = set()
+        self.terminals = tools is not None or shutil.which("setsid") is not None
+        self._place = place
+        self._address, self._port = place.getsockname()
+        self._directory = directory
+        self._open_files = open_files
+        self._died = died
+        self._ending = False
+        self._end = anyio.Lock()
+        self._children: set[Child] = set()
+        self._acceptor: asyncssh.SSHAcceptor | None = None
+        self._keys = asyncssh.import_authorized_keys(spec.authorized_key)
+        self._refusing = asyncssh.import_authorized_keys(f"{ROOT_REFUSAL} {spec.authorized_key}")
+        self._log = os.open(log, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._space = (
+            Space(tools, mark=f"{MARK}={spec.id}", log=self._log, ended=self._space_ended)
+            if tools
+            else None
+        )
+
+    @property
+    def placement(self) -> Placement:
+        """Where it is."""
+        return Placement(
+            public_address=self._address, private_address=self._address, ssh_port=self._port
+        )
+
+    async def start(self) -> None:
+        """Take what it is made of, and listen, unless its fault says otherwise.
+
+        Raises:
+            YardError: It can't be started.
+            OSError: Likewise.
+        """
+        if self._space is not None:
+            await self._space.start(
+                hostname=self.spec.hostname, address=self._address, disk=self.spec.disk
+            )
+        else:
+            (self._directory / "tmp").mkdir(mode=0o700, parents=True)
+        if self.spec.fault == "ssh_hangs":
+            self._place.listen(BACKLOG)  # the kernel accepts, and nobody ever speaks
+        elif self.spec.fault != "ssh_late":
+            await self.listen()
+
+    async def listen(self) -> None:
+        """Start its SSH server; once."""
+        if self._acceptor is None and not self._ending:
+            self._acceptor = await listen(self, self._place, self.spec.host_key)
+            if self._ending:
+                self._acceptor.close()
+
+    def collapse(self) -> None:
+        """Begin its end: nobody gets in any more, and what runs is killed. Never fails."""
+        self._ending = True
+        if self._acceptor is not None:
+            self._acceptor.close()
+        self._place.close()
+        for connection in list(self.connections):
+            connection.abort()
+        if self._space is not None:
+            self._space.let_go()
+        else:
+            for child in self._children:
+                child.send_group(signal.SIGKILL)
+
+    async def end(self) -> None:
+        """End it; all of it is gone on return. May be called more than once.
+
+        Raises:
+            YardError: Something of it would not end.
+        """
+        self.collapse()
+        with anyio.move_on_after(END_TIMEOUT) as patience:
+            async with self._end:
+                await self._end_all()
+        if patience.cancelled_caught:
+            raise YardError(f"{self.spec.id} did not end within {END_TIMEOUT:.0f} s")
+
+    async def _end_all(self) -> None:
+        if self._space is not None:
+            await self._space.end(self._wake)
+        else:
+            await anyio.to_thread.run_sync(self._sweep)
+        for child in list(self._children):
+            await child.wait()
+        for connection in list(self.connections):
+            await connection.wait_closed()
+        if self._log >= 0:
+            os.close(self._log)
+            self._log = -1
+
+    # What its SSH server asks.
+
+    def keys_of(self, user: str) -> asyncssh.SSHAuthorizedKeys | None:
+        """Its owner's key, for any name: a machine has one identity, whatever it is called."""
+        if self.spec.fault == "ssh_refuses_key":
+            return None
+        refused = self.spec.fault == "root_refused" and user == "root"
+        return self._refusing if refused else self._keys
+
+    def run(self, request: Request, streams: Streams, exited: Callable[[int], None]) -> Child:
+        """Start what a session asks for, in its space where it has one."""
+        if self._ending:
+            raise OSError("the machine is being ended")
+
+        def over(code: int) -> None:
+            self._children.discard(child)
+            exited(code)
+
+        argv = [*prelude(self._open_files), *request.argv]
+        terminal = bool(request.terminal)
+        if self._space is not None:
+            home = "/root" if request.user == "root" else f"/home/{request.user}"
+            env = request.environment(self.spec.id, home)
+            argv = self._space.enter(argv, terminal=terminal)
+        else:
+            env = request.environment(self.spec.id, str(self._directory / f"home-{request.user}"))
+            env["TMPDIR"] = str(self._directory / "tmp")
+            if terminal:
+                argv = ["setsid", "-c", *argv]
+        child = Child(
+            argv,
+            env=env,
+            streams=streams,
+            new_session=self._space is not None or not terminal,
+            exited=over,
+        )
+        self._children.add(child)
+        return child
+
+    def output_ended(self, child: Child) -> None:
+        """Wake nsenter, should it sleep.
+
+        It stops itself when what it started is stopped, and is not continued along with it. Then
+        it could not report the exit, which is what the end of the output most often means.
+        """
+        if self._space is not None:
+            child.send(signal.SIGCONT)
+
+    def log(self, line: str) -> None:
+        """Write a line to its console."""
+        if self._log >= 0:
+            os.write(self._log, line.encode(errors="replace") + b"\n")
+
+    def _wake(self) -> None:
+        # The kernel kills what runs in the space, and nsenter has to be awake to reap it. Were it
+        # killed, that would fall to this computer's init, which may be slow, or never do it.
+        for child in self._children:
+            child.send(signal.SIGCONT)
+
+    def _space_ended(self) -> None:
+        if not self._ending:
+            self.collapse()
+            self._died(self.spec.id)
+
+    def _sweep(self) -> None:
+        if left := end_marked(self.spec.id):
+            raise YardError(f"{self.spec.id}: processes {sorted(left)} can't be ended")
+        if self._directory.exists():
+            shutil.rmtree(self._directory)
