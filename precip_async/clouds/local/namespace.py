@@ -111,9 +111,10 @@ class NamespaceYard:
             try:
                 return await asyncio.shield(starting)
             except asyncio.CancelledError:
-                with contextlib.suppress(YardError):
-                    await starting
-                await self.stop(spec.id)
+                undoing = asyncio.create_task(self._undo(starting, spec.id))
+                while not undoing.done():  # whoever cancels may do so again; both are bounded
+                    with contextlib.suppress(asyncio.CancelledError):
+                        await asyncio.wait([undoing])
                 raise
 
     async def stop(self, machine_id: str) -> None:
@@ -178,6 +179,10 @@ class NamespaceYard:
             raise YardError(f"machine {spec.id} could not be started: {why}") from error
         address = str(machine.address)
         return Placement(public_address=address, private_address=address, ssh_port=22)
+
+    async def _undo(self, starting: asyncio.Task[Placement], machine_id: str) -> None:
+        await asyncio.wait([starting])
+        await self.stop(machine_id)
 
     async def _spawn(self, spec: MachineSpec, log: Path) -> _Machine:
         address, port = self._free_address(), f"port{next(self._ports)}"

@@ -41,13 +41,14 @@ class Ground:
     Attributes:
         network: The machines' addresses; the host has the first of them.
         holder: The number of the process that holds the namespaces.
+        link: The host end of the cable: a network device.
     """
 
     def __init__(self, directory: Path) -> None:
         self.network = IPv4Network("0.0.0.0/32")
         self.holder = 0
         self._directory = directory
-        self._link = f"prc{secrets.token_hex(4)}"
+        self.link = f"prc{secrets.token_hex(4)}"
         self._process: asyncio.subprocess.Process | None = None
         self._outbound: Outbound | None = None
         self._taken: dict[str, Any] = {}
@@ -72,7 +73,7 @@ class Ground:
             await self._hold()
             await self._plug_in()
             if internet:
-                self._outbound = Outbound.planned(self._link, self.network)
+                self._outbound = Outbound.planned(self.link, self.network)
                 self._record(outbound=asdict(self._outbound))
                 await asyncio.to_thread(self._outbound.take)
         except BaseException:
@@ -117,7 +118,7 @@ class Ground:
                 start_new_session=True,
             )
         self.holder = int(await self._hear("pid"))
-        self._record(holder=[self.holder, birth(self.holder)], link=self._link)
+        self._record(holder=[self.holder, birth(self.holder)], link=self.link)
 
     async def _plug_in(self) -> None:
         assert self._process is not None
@@ -125,27 +126,27 @@ class Ground:
         while True:
             self.network = free_range([network for _, network in await host_routes()])
             lines = [
-                f"address add {self.gateway}/{self.network.prefixlen} dev {self._link}",
-                f"link set {self._link} addrgenmode none",  # no IPv6 address of its own making
-                f"link set {self._link} address {mac_of(self.gateway)} up",
+                f"address add {self.gateway}/{self.network.prefixlen} dev {self.link}",
+                f"link set {self.link} addrgenmode none",  # no IPv6 address of its own making
+                f"link set {self.link} address {mac_of(self.gateway)} up",
             ]
             if not self._cable_is_there():
                 peer = f"peer name cable netns {self.holder}"
-                lines.insert(0, f"link add {self._link} type veth {peer}")
+                lines.insert(0, f"link add {self.link} type veth {peer}")
             await command("ip", "-batch", "-", text="\n".join(lines) + "\n")
             if not await self._taken_by_another():
                 break
-            await command("ip", "address", "flush", "dev", self._link)
+            await command("ip", "address", "flush", "dev", self.link)
         self._process.stdin.write(b"plugged in\n")
         await self._hear("open")
 
     async def _taken_by_another(self) -> bool:
         """Whether somebody else chose these addresses as well: who looks last sees both."""
         routes = await host_routes()
-        return any(link != self._link and net.overlaps(self.network) for link, net in routes)
+        return any(link != self.link and net.overlaps(self.network) for link, net in routes)
 
     def _cable_is_there(self) -> bool:
-        return Path("/sys/class/net", self._link).exists()
+        return Path("/sys/class/net", self.link).exists()
 
     async def _hear(self, word: str) -> str:
         assert self._process is not None
