@@ -8,10 +8,10 @@ from precip_async.clouds.base import Cloud, LaunchRequest
 from precip_async.errors import InvalidArgument
 from precip_async.fanout import fan_out, in_child_task
 from precip_async.fleet import Tags, checked_tags, select
+from precip_async.how import How
 from precip_async.life import Life
 from precip_async.results import RunResults
 from precip_async.settings import Settings, Shared, checked_number, checked_parallel
-from precip_async.work import How, command_jobs, get_jobs, put_jobs, script_jobs
 
 if TYPE_CHECKING:
     import builtins
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from precip_async.fleet import Instance
+    from precip_async.how import ArgsOf, Environment, OnOutput, PathOf, TextOf
     from precip_async.settings import AnyPath, Parallel
-    from precip_async.work import ArgsOf, Environment, OnOutput, PathOf, TextOf
 
 __all__ = ["Experiment"]
 
@@ -220,7 +220,7 @@ class Experiment(Life):
             FleetError: Some failed, of several at once.
         """
         how = How(user=user, timeout=timeout)
-        jobs = await put_jobs(self._stage, self._ready(tags), how, local_path, remote_path)
+        jobs = await self._stage.put_jobs(self._ready(tags), how, local_path, remote_path)
         await self._each(jobs, parallel)
 
     async def get(
@@ -246,7 +246,7 @@ class Experiment(Life):
             FleetError: Some failed, of several at once.
         """
         how = How(user=user, timeout=timeout)
-        jobs = await get_jobs(self._stage, self._ready(tags), how, remote_path, local_path)
+        jobs = await self._stage.get_jobs(self._ready(tags), how, remote_path, local_path)
         return await self._each(jobs, parallel)
 
     async def run(
@@ -302,7 +302,7 @@ class Experiment(Life):
             cwd=cwd,
             on_output=on_output,
         )
-        jobs = command_jobs(self._stage, self._ready(tags), how, cmd)
+        jobs = self._stage.command_jobs(self._ready(tags), how, cmd)
         return RunResults(await self._each(jobs, parallel))
 
     async def copy_and_run(
@@ -336,7 +336,7 @@ class Experiment(Life):
             cwd=cwd,
             on_output=on_output,
         )
-        jobs = await script_jobs(self._stage, self._ready(tags), how, local_script, args)
+        jobs = await self._stage.script_jobs(self._ready(tags), how, local_script, args)
         return RunResults(await self._each(jobs, parallel))
 
     # -- what the verbs share ----------------------------------------------------------------

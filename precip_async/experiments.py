@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
 from precip_async.clouds.hosts import Hosts, HostsCloud
-from precip_async.clouds.local.cloud import Isolation, LocalCloud
 from precip_async.experiment import Experiment
 from precip_async.life import Life
 from precip_async.settings import Settings, Shared
 
 if TYPE_CHECKING:
+    from precip_async.clouds.local.cloud import Isolation, LocalCloud
     from precip_async.clouds.local.faults import Faults
     from precip_async.home.directory import Home
 
@@ -43,6 +43,8 @@ class LocalExperiment(Experiment):
         **shared: Unpack[Shared],
     ) -> None:
         def made(base: Path) -> LocalCloud:
+            from precip_async.clouds.local.cloud import LocalCloud  # not for those who want a cloud
+
             return LocalCloud(base, isolation=isolation, internet=internet, faults=faults)
 
         def cloud(home: Home) -> LocalCloud:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Self
 from precip_async.errors import ExperimentClosed
 from precip_async.fanout import in_child_task
 from precip_async.home.names import checked_name, default_name
-from precip_async.stage import Stage
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -17,6 +16,7 @@ if TYPE_CHECKING:
     from precip_async.home.directory import Home
     from precip_async.limits import Limits
     from precip_async.settings import Settings
+    from precip_async.stage import Stage
 
 __all__ = ["Life"]
 
@@ -63,6 +63,8 @@ class Life:
         if self._closed:
             raise ExperimentClosed(f"experiment {self._name!r} was closed: make a new one")
         if self._open_stage is None:
+            from precip_async.stage import Stage  # half of all there is to import: only when used
+
             self._open_stage = await Stage.open(self._name, self._cloud, self._settings)
 
     async def aclose(self) -> None:

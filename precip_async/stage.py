@@ -19,6 +19,7 @@ from precip_async.home.journal import Journal
 from precip_async.home.names import hold_name
 from precip_async.launch import Launcher
 from precip_async.reach import Reach
+from precip_async.work import command_jobs, get_jobs, put_jobs, script_jobs
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,6 +35,9 @@ logger = logging.getLogger(__name__)
 
 class Stage:
     """Made by `open`; its parts are what the verbs work with."""
+
+    command_jobs, script_jobs = command_jobs, script_jobs  # what the verbs do: see `work`
+    put_jobs, get_jobs = put_jobs, get_jobs
 
     cloud: Cloud
     pool: Pool

@@ -8,8 +8,8 @@ from __future__ import annotations
 import os
 import secrets
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,68 +22,26 @@ from precip_async.events import (
     CommandEnded,
     CommandStarted,
     Output,
-    Stream,
     TransferEnded,
     TransferStarted,
 )
-from precip_async.fleet import Instance
-from precip_async.settings import AnyPath, checked_number
 from precip_async.shell import join
 from precip_async.ssh import download, upload
 from precip_async.ssh.command import Order
 from precip_async.ssh.output import Budget, OutputFiles, run_command
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Iterable
+    from collections.abc import Awaitable, Callable, Iterable, Sequence
 
+    from precip_async.events import Stream
+    from precip_async.fleet import Instance
+    from precip_async.how import ArgsOf, How, PathOf, TextOf
     from precip_async.results import CommandResult
+    from precip_async.settings import AnyPath
     from precip_async.ssh.transport import Target
     from precip_async.stage import Stage
 
-__all__ = [
-    "ArgsOf",
-    "Environment",
-    "How",
-    "OnOutput",
-    "PathOf",
-    "TextOf",
-    "command_jobs",
-    "get_jobs",
-    "put_jobs",
-    "script_jobs",
-]
-
-TextOf = str | Callable[[Instance], str]
-PathOf = AnyPath | Callable[[Instance], AnyPath]
-ArgsOf = Sequence[str] | Callable[[Instance], Sequence[str]]
-Environment = Mapping[str, str] | Callable[[Instance], Mapping[str, str]]
-OnOutput = Callable[[Instance, Stream, str], object]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class How:
-    """The keywords that `run` and `copy_and_run` share, and those that transfers have of them."""
-
-    user: str | None = None
-    check_exit_code: bool = True
-    output_base_name: AnyPath | None = None
-    timeout: float | None = None
-    stdin: str | bytes | None = None
-    env: Environment | None = None
-    cwd: str | None = None
-    on_output: OnOutput | None = None
-
-    def __post_init__(self) -> None:
-        checked_number("timeout", self.timeout)
-        if self.stdin is not None and not isinstance(self.stdin, str | bytes):
-            raise InvalidArgument(f"stdin must be text or bytes, not {self.stdin!r}")
-        if self.on_output is not None and not callable(self.on_output):
-            raise InvalidArgument(f"on_output must be callable, not {self.on_output!r}")
-
-    @property
-    def input(self) -> bytes | None:
-        """`stdin` as bytes."""
-        return self.stdin.encode() if isinstance(self.stdin, str) else self.stdin
+__all__ = ["command_jobs", "get_jobs", "put_jobs", "script_jobs"]
 
 
 def _text_of(what: str, given: object, instance: Instance) -> str:
