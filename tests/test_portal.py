@@ -34,9 +34,13 @@ def say(text):
 
 class Kept:
     limits = Limits()
+    closed = False
 
     def __init__(self, name="kept"):
         self.name = name
+
+    def instances(self):
+        return ["one", "two"]
 
     async def aclose(self):
         say(f"{self.name} closed")
@@ -315,7 +319,9 @@ def test_what_is_open_at_exit_is_closed_while_names_can_be_resolved(way: str) ->
         *["resolved True", "in a worker thread", "in a thread of its own", "kept closed"]
     ]
     assert complaint in errors
-    assert re.search(r" WARNING:  experiment 'kept' was left open; closing it", errors)
+    assert re.search(
+        r" WARNING:  experiment 'kept' was left open with 2 instance\(s\); closing it", errors
+    )
     assert errors.count("Error") == len(re.findall("Error", complaint))
 
 

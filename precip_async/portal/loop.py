@@ -133,7 +133,8 @@ class LoopThread:
 
     def cancel(self, job: Job[Any]) -> None:
         """Have `job` unwind; one that has not begun is settled at once."""
-        self._loop.call_soon_threadsafe(self._cancel, job)
+        with contextlib.suppress(RuntimeError):  # the loop has ended, and settled its jobs
+            self._loop.call_soon_threadsafe(self._cancel, job)
 
     def stop(self) -> None:
         """End the loop and its thread, whatever still runs there."""

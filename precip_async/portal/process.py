@@ -19,7 +19,7 @@ from precip_async.errors import ExperimentClosed, ExperimentException
 from precip_async.portal.loop import Job, LoopThread
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
     from types import FrameType
 
     from precip_async.limits import Limits
@@ -45,6 +45,15 @@ class Closable(Protocol):
         """How long closing it may take."""
         ...
 
+    @property
+    def closed(self) -> bool:
+        """Whether `aclose` was called."""
+        ...
+
+    def instances(self) -> Sequence[object]:
+        """What closing it may end; raises `ExperimentClosed` where it is not open."""
+        ...
+
     async def aclose(self) -> None:
         """Close it; more than once is no error."""
         ...
@@ -56,6 +65,11 @@ def unwind_time(limits: Limits) -> float:
     A launch in flight is not given up before the cloud has answered, so its time counts as well.
     """
     return limits.launch_timeout + limits.drain_grace + 2 * limits.kill_grace + limits.close_grace
+
+
+def closing_time(limits: Limits) -> float:
+    """Seconds within which an experiment has closed, calls in flight and its cloud included."""
+    return unwind_time(limits) + 2 * limits.terminate_timeout + 4 * limits.close_grace
 
 
 class Portal:
@@ -129,11 +143,11 @@ class Portal:
             return  # nothing was ever opened
         if left and not loop.alive:
             loop = LoopThread()
-        grace = max([UNWIND, *(unwind_time(experiment.limits) for experiment in left)])
+        patience = max([UNWIND, *(closing_time(experiment.limits) for experiment in left)])
         try:
-            self._end_calls(loop, grace)
-            if left:
-                self._close(loop, left, grace)
+            self._end_calls(loop, patience)
+            if left := [experiment for experiment in left if not experiment.closed]:
+                self._close(loop, left, patience)
         except KeyboardInterrupt:
             _say("interrupted; instances may still be running: `precip reap` ends them")
         loop.stop()
@@ -147,7 +161,7 @@ class Portal:
         for job in jobs:
             job.settled.wait(deadline - time.monotonic())
 
-    def _close(self, loop: LoopThread, left: list[Closable], grace: float) -> None:
+    def _close(self, loop: LoopThread, left: list[Closable], within: float) -> None:
         async def close_every() -> None:
             async with anyio.create_task_group() as closing:
                 for experiment in left:
@@ -155,24 +169,33 @@ class Portal:
 
         job = Job(close_every)
         loop.start(job)
-        longest = max(experiment.limits.terminate_timeout for experiment in left)
-        if job.settled.wait(longest + 2 * grace):
+        if job.settled.wait(within + NOTICE):
             job.result()
         else:
             _say("closing did not end; `precip reap` ends what may still be running")
 
 
 async def _close_one(experiment: Closable) -> None:
-    _say(f"experiment '{experiment.name}' was left open; closing it, as the interpreter exits")
-    limits = experiment.limits
+    if count := _instances_of(experiment):
+        _say(
+            f"experiment '{experiment.name}' was left open with {count} instance(s); closing it, "
+            "as the interpreter exits"
+        )
     try:
-        with anyio.fail_after(limits.terminate_timeout + unwind_time(limits)):
+        with anyio.fail_after(closing_time(experiment.limits)):
             await experiment.aclose()
     except Exception as exc:  # noqa: BLE001 - the others are to be closed as well
         _say(
             f"experiment '{experiment.name}' could not be closed: {str(exc) or repr(exc)}; "
             "`precip reap` ends what it may have left running"
         )
+
+
+def _instances_of(experiment: Closable) -> int:
+    try:
+        return len(experiment.instances())
+    except ExperimentClosed:  # its opening was interrupted
+        return 0
 
 
 def _say(text: str) -> None:
