@@ -36,6 +36,7 @@ Isolation = Literal["auto", "namespace", "process"]
 START_TIMEOUT: Final = 60.0  # seconds for a warden to stand ready, of which it needs about 0.2
 CLOSE_TIMEOUT: Final = 60.0  # seconds for it to end hundreds of machines and itself
 HANDOVER: Final = 15.0  # seconds that the warden of a script that was killed may take to end
+POLL_INTERVAL: Final = 0.1  # seconds; a round costs 0.2 ms, a machine starts in 50
 CONSOLE: Final = 16 * 1024  # bytes of a console that are shown
 _ID = re.compile(r"i-[0-9a-f]{17}")
 
@@ -82,12 +83,16 @@ class LocalCloud:
         self._isolation = ""
         self._access: Access | None = None
         self._wire: Wire | None = None
-        self._warden: tuple[int, str] = (0, "")
 
     @property
     def traits(self) -> Traits:
         """What kind of cloud this is; ``isolation`` is known once `prepare` has returned."""
-        return Traits(name="local", default_image="local", isolation=self._isolation)
+        return Traits(
+            name="local",
+            default_image="local",
+            isolation=self._isolation,
+            poll_interval=POLL_INTERVAL,
+        )
 
     async def prepare(self, access: Access) -> None:
         """Clear what dead experiments left, and start this one's warden.
@@ -99,41 +104,15 @@ class LocalCloud:
         await anyio.to_thread.run_sync(clear_dead, self._base)
         self._isolation = await self._choose()
         state = State(self._base, access.experiment)
-        record = await anyio.to_thread.run_sync(state.read)
-        lock = await claim(state, patience=0.0 if record and record.keep else HANDOVER)
-        if lock is None:
-            record = await anyio.to_thread.run_sync(state.read)
-            keeper = f" (process {record.pid})" if record else ""
-            raise NameInUse(
-                name=access.experiment,
-                holder=f"instances that were left running on this computer{keeper}",
-            )
-        ours, theirs = socket.socketpair()
-        wire: Wire | None = None
+        lock = await self._claim(state)
         try:
-            ours.setblocking(False)
-            await anyio.to_thread.run_sync(self._spawn, state, access, lock, theirs)
-            os.close(lock)
-            lock = None
-            theirs.close()
-            wire, greeting = await Wire.over(ours)
-            with anyio.fail_after(START_TIMEOUT):
-                self._warden = tuple(await greeting)
-        except BaseException as error:
-            ours.close() if wire is None else wire.close()  # which ends a warden that there may be
-            if isinstance(error, WardenGone | TimeoutError):
-                raise CloudError(
-                    "the process that is to keep the instances did not start",
-                    cloud="local",
-                    operation="prepare",
-                    hint=await anyio.to_thread.run_sync(_last_words, state),
-                ) from error
+            await self._start(state, access, lock)
+        except BaseException:
+            # Its line to us has ended: a warden that there may be ends, and clears what it took.
+            with anyio.move_on_after(CLOSE_TIMEOUT, shield=True):
+                await until_cleared(state)
             raise
-        finally:
-            theirs.close()
-            if lock is not None:
-                os.close(lock)
-        self._access, self._wire = access, wire
+        self._access = access
 
     async def launch(self, request: LaunchRequest) -> list[Machine]:
         """Begin to start machines. Image and type may be any: the machine is this computer's.
@@ -185,7 +164,7 @@ class LocalCloud:
             return
         with anyio.move_on_after(CLOSE_TIMEOUT, shield=True):
             await wire.dismiss()
-            await until_cleared(State(self._base, self._access.experiment), *self._warden)
+            await until_cleared(State(self._base, self._access.experiment))
             return
         wire.close()
         with anyio.CancelScope(shield=True):  # bounded by itself
@@ -205,6 +184,42 @@ class LocalCloud:
                 hint="isolation='process' works anywhere",
             )
         return "process"
+
+    async def _claim(self, state: State) -> int:
+        record = await anyio.to_thread.run_sync(state.read)
+        lock = await claim(state, patience=0.0 if record and record.keep else HANDOVER)
+        if lock is not None:
+            return lock
+        record = await anyio.to_thread.run_sync(state.read)
+        keeper = f" (process {record.pid})" if record else ""
+        raise NameInUse(
+            name=state.experiment,
+            holder=f"instances that were left running on this computer{keeper}",
+        )
+
+    async def _start(self, state: State, access: Access, lock: int) -> None:
+        ours, theirs = socket.socketpair()
+        try:
+            try:
+                ours.setblocking(False)
+                await anyio.to_thread.run_sync(self._spawn, state, access, lock, theirs)
+            finally:
+                os.close(lock)  # the warden has copies of both
+                theirs.close()
+            wire, greeting = await Wire.over(ours)
+        except BaseException:
+            ours.close()
+            raise
+        try:
+            with anyio.fail_after(START_TIMEOUT):
+                await greeting
+        except BaseException as error:
+            wire.close()
+            if isinstance(error, WardenGone | TimeoutError):
+                hint = await anyio.to_thread.run_sync(_last_words, state)
+                raise _not_started(hint) from error
+            raise
+        self._wire = wire
 
     def _spawn(self, state: State, access: Access, lock: int, line: socket.socket) -> None:
         """Start the warden, which takes over the lock and its end of the line. Blocks."""
@@ -231,12 +246,7 @@ class LocalCloud:
                 check=False,
             )
         if done.returncode:
-            raise CloudError(
-                "the process that is to keep the instances did not start",
-                cloud="local",
-                operation="prepare",
-                hint=_last_words(state),
-            )
+            raise _not_started(_last_words(state))
 
     def _plan(self, request: LaunchRequest) -> list[dict[str, Any]]:
         """What the warden is to start: ids and host keys are ours to draw. Takes a while."""
@@ -304,6 +314,15 @@ def _environment() -> dict[str, str]:
         paths = [environment.get("PYTHONPATH", ""), root]
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
     return environment
+
+
+def _not_started(hint: str) -> CloudError:
+    return CloudError(
+        "the process that is to keep the instances did not start",
+        cloud="local",
+        operation="prepare",
+        hint=hint,
+    )
 
 
 def _last_words(state: State) -> str:

@@ -198,10 +198,12 @@ class Outbound:
 
 
 def _nft_table(name: str, network: str) -> str:
-    return (
-        f"table ip {name} {{ chain way_out {{ type nat hook postrouting priority 100; "
-        f"ip saddr {network} ip daddr != {network} masquerade; }} }}"
-    )
+    return f"""table ip {name} {{
+        chain way_out {{
+            type nat hook postrouting priority 100
+            ip saddr {network} ip daddr != {network} masquerade
+        }}
+    }}"""
 
 
 def _listing(tool: str) -> str:

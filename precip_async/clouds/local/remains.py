@@ -93,7 +93,7 @@ async def end_left_behind(base: Path, experiment: str) -> bool:
         if record is not None:
             processes.kill(record.pid, record.born, number)
         with anyio.move_on_after(patience):
-            await until_cleared(state, *((record.pid, record.born) if record else (0, "")))
+            await until_cleared(state)
             return True
     raise CloudError(
         f"the process that keeps the instances of {experiment!r} does not end",
@@ -103,11 +103,12 @@ async def end_left_behind(base: Path, experiment: str) -> bool:
     )
 
 
-async def until_cleared(state: State, warden: int, born: str) -> None:
+async def until_cleared(state: State) -> None:
     """Wait until a warden that is about to end has ended, and clear what it may have left."""
+    record = await anyio.to_thread.run_sync(state.read)
 
     def over() -> bool:
-        return _is_cleared(state) and processes.birth(warden) != born
+        return _is_cleared(state) and not (record and record.alive)
 
     while not await anyio.to_thread.run_sync(over):  # noqa: ASYNC110 - another process's locks
         await anyio.sleep(LOOK_AGAIN)

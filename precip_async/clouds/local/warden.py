@@ -55,7 +55,7 @@ class Warden:
         try:
             await self._yard.open()
             self._state.write(self._record)
-            await _say(writer, {"id": 0, "ok": [self._record.pid, self._record.born]})
+            await _say(writer, {"id": 0, "ok": None})
             async with asyncio.TaskGroup() as group:
                 tasks = [
                     group.create_task(self._answer(reader, writer)),
