@@ -1,0 +1,90 @@
+"""The twins are kept in step: names, parameters, defaults, annotations; what differs is a table."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import pytest
+
+import precip_async
+from precip_async import sync
+
+CLASSES = [name for name in precip_async.__all__ if name.endswith("Experiment")]
+
+# What differs, and why: async name -> blocking name; "" where there is none.
+RENAMED = {
+    "aclose": "close",  # as in the standard library
+    "open": "",  # the constructor opens
+    "__aenter__": "__enter__",
+    "__aexit__": "__exit__",
+}
+TWINS_ONLY = {"quiet"}  # parameters of the constructors: async classes write nothing anyway
+
+
+def members(cls: type) -> dict[str, Any]:
+    """The public members of `cls`, and how it is entered and left."""
+    return {
+        name: inspect.getattr_static(cls, name)
+        for name in dir(cls)
+        if not name.startswith("_") or name in {"__aenter__", "__aexit__", "__enter__", "__exit__"}
+    }
+
+
+def shape(function: Any, *, without: frozenset[str] = frozenset()) -> Any:
+    """The signature of `function`, annotations as they are written."""
+    signature = inspect.signature(function)
+    parameters = [p for p in signature.parameters.values() if p.name not in without]
+    return signature.replace(parameters=parameters)
+
+
+def pairs() -> list[tuple[str, str]]:
+    """Every class with every public member that it has in one half or the other."""
+    found = []
+    for cls in CLASSES:
+        awaited = {RENAMED.get(name, name) for name in members(getattr(precip_async, cls))}
+        called = set(members(getattr(sync, cls)))
+        found += [(cls, name) for name in sorted((awaited | called) - {""})]
+    return found
+
+
+def test_there_is_something_to_compare() -> None:
+    """The tests below are made of what is found; that it is found is a test of its own."""
+    found = {name for _, name in pairs()}
+
+    assert set(CLASSES) >= {"Experiment", "LocalExperiment", "HostsExperiment"}
+    assert found >= {"provision", "wait", "run", "get", "close", "list", "name", "__exit__"}
+
+
+@pytest.mark.parametrize(("cls", "name"), pairs())
+def test_what_one_half_has_the_other_has(cls: str, name: str) -> None:
+    """A verb, a property or a plain method, with the same parameters; what is awaited is called."""
+    awaited_name = {new: old for old, new in RENAMED.items()}.get(name, name)
+    awaited = members(getattr(precip_async, cls))[awaited_name]
+    called = members(getattr(sync, cls))[name]
+
+    assert type(awaited) is type(called)
+    assert not inspect.iscoroutinefunction(called)
+    if isinstance(awaited, property):
+        awaited, called = awaited.fget, called.fget
+    assert shape(called) == shape(awaited)
+
+
+@pytest.mark.parametrize("cls", CLASSES)
+def test_constructors_take_the_same(cls: str) -> None:
+    """But for what only the twins can be told, which is keyword-only and off by default."""
+    awaited, called = getattr(precip_async, cls), getattr(sync, cls)
+    parameters = inspect.signature(called).parameters
+
+    assert shape(called, without=frozenset(TWINS_ONLY)) == shape(awaited)
+    for name in TWINS_ONLY:
+        assert parameters[name].kind is inspect.Parameter.KEYWORD_ONLY
+        assert parameters[name].default is False
+
+
+@pytest.mark.parametrize("cls", CLASSES)
+def test_classes_descend_alike(cls: str) -> None:
+    """``isinstance(exp, Experiment)`` holds in both halves, each with its own."""
+    assert issubclass(getattr(precip_async, cls), precip_async.Experiment)
+    assert issubclass(getattr(sync, cls), sync.Experiment)
+    assert not issubclass(getattr(sync, cls), precip_async.Experiment)
