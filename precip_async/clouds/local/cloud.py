@@ -22,7 +22,7 @@ from precip_async.clouds.local.faults import SSH_FAULTS, Faults
 from precip_async.clouds.local.hostkeys import make_host_key
 from precip_async.clouds.local.namespace_probe import obstacle
 from precip_async.clouds.local.remains import claim, clear_dead, end_left_behind, until_cleared
-from precip_async.clouds.local.state import State
+from precip_async.clouds.local.state import Record, State
 from precip_async.clouds.local.wire import WardenGone, Wire
 from precip_async.clouds.local.yard import MachineSpec, log_path
 from precip_async.errors import CloudError, InvalidArgument, NameInUse
@@ -83,6 +83,7 @@ class LocalCloud:
         self._isolation = ""
         self._access: Access | None = None
         self._wire: Wire | None = None
+        self._record: Record | None = None
 
     @property
     def traits(self) -> Traits:
@@ -110,9 +111,9 @@ class LocalCloud:
         except BaseException:
             # Its line to us has ended: a warden that there may be ends, and clears what it took.
             with anyio.move_on_after(CLOSE_TIMEOUT, shield=True):
-                await until_cleared(state)
+                await until_cleared(state, await anyio.to_thread.run_sync(state.read))
             raise
-        self._access = access
+        self._access, self._record = access, await anyio.to_thread.run_sync(state.read)
 
     async def launch(self, request: LaunchRequest) -> list[Machine]:
         """Begin to start machines. Image and type may be any: the machine is this computer's.
@@ -164,7 +165,7 @@ class LocalCloud:
             return
         with anyio.move_on_after(CLOSE_TIMEOUT, shield=True):
             await wire.dismiss()
-            await until_cleared(State(self._base, self._access.experiment))
+            await until_cleared(State(self._base, self._access.experiment), self._record)
             return
         wire.close()
         with anyio.CancelScope(shield=True):  # bounded by itself

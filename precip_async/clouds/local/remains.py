@@ -93,7 +93,7 @@ async def end_left_behind(base: Path, experiment: str) -> bool:
         if record is not None:
             processes.kill(record.pid, record.born, number)
         with anyio.move_on_after(patience):
-            await until_cleared(state)
+            await until_cleared(state, record)
             return True
     raise CloudError(
         f"the process that keeps the instances of {experiment!r} does not end",
@@ -103,9 +103,8 @@ async def end_left_behind(base: Path, experiment: str) -> bool:
     )
 
 
-async def until_cleared(state: State) -> None:
+async def until_cleared(state: State, record: Record | None) -> None:
     """Wait until a warden that is about to end has ended, and clear what it may have left."""
-    record = await anyio.to_thread.run_sync(state.read)
 
     def over() -> bool:
         return _is_cleared(state) and not (record and record.alive)

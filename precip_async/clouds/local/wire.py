@@ -34,7 +34,7 @@ class Wire(asyncio.Protocol):
         """A wire over a connected socket, and what the warden says first."""
         loop = asyncio.get_running_loop()
         wire = cls()
-        greeting = wire._expect("start")
+        greeting = wire._expect("prepare")
         await loop.create_connection(lambda: wire, sock=line)
         return wire, greeting
 
