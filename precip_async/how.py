@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from precip_async.errors import InvalidArgument
-from precip_async.events import Stream
-from precip_async.fleet import Instance
 from precip_async.settings import AnyPath, checked_number
 
-__all__ = ["ArgsOf", "Environment", "How", "OnOutput", "PathOf", "TextOf"]
+if TYPE_CHECKING:
+    from precip_async.events import Stream
+    from precip_async.fleet import Instance
 
-TextOf = str | Callable[[Instance], str]
-PathOf = AnyPath | Callable[[Instance], AnyPath]
-ArgsOf = Sequence[str] | Callable[[Instance], Sequence[str]]
-Environment = Mapping[str, str] | Callable[[Instance], Mapping[str, str]]
-OnOutput = Callable[[Instance, Stream, str], object]
+    TextOf = str | Callable[[Instance], str]
+    PathOf = AnyPath | Callable[[Instance], AnyPath]
+    ArgsOf = Sequence[str] | Callable[[Instance], Sequence[str]]
+    Environment = Mapping[str, str] | Callable[[Instance], Mapping[str, str]]
+    OnOutput = Callable[[Instance, Stream, str], object]
+
+__all__ = ["ArgsOf", "Environment", "How", "OnOutput", "PathOf", "TextOf"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
