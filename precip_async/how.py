@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -10,6 +9,8 @@ from precip_async.errors import InvalidArgument
 from precip_async.settings import AnyPath, checked_number
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
     from precip_async.events import Stream
     from precip_async.fleet import Instance
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     Environment = Mapping[str, str] | Callable[[Instance], Mapping[str, str]]
     OnOutput = Callable[[Instance, Stream, str], object]
 
-__all__ = ["ArgsOf", "Environment", "How", "OnOutput", "PathOf", "TextOf"]
+__all__ = ["How"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
