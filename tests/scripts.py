@@ -17,8 +17,8 @@ __all__ = ["Script", "run_script", "script"]
 
 PATIENCE = 20.0  # seconds for a script to do what is waited for
 
-# -u: lines arrive as they are written; -X dev with -W error: a resource left open is on stderr.
-PYTHON = (sys.executable, "-u", "-X", "dev", "-W", "error")
+# -u: lines arrive as they are written; -W error: a resource left open is on stderr.
+PYTHON = (sys.executable, "-u", "-W", "error")
 
 
 class Script:

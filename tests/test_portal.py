@@ -169,6 +169,35 @@ def test_an_exit_raised_by_a_callback_ends_its_call_only(kind: type[BaseExceptio
     assert portal.call(where) is before
 
 
+def test_a_loop_that_has_ended_is_replaced() -> None:
+    """Whatever ended it, the next call has one, and a call that waited hears of it."""
+    code, lines, errors = run_script(
+        prelude("""
+            from precip_async.portal import process
+
+            def wait():
+                try:
+                    portal.call(begin)
+                except ExperimentException as exc:
+                    say(type(exc).__name__)
+
+            async def begin():
+                began.set()
+                await anyio.sleep_forever()
+
+            began = threading.Event()
+            thread = threading.Thread(target=wait)
+            thread.start()
+            began.wait()
+            process.current().running_loop().stop()
+            thread.join()
+            portal.call(anyio.to_thread.run_sync, say, "another")
+        """)
+    )
+
+    assert (code, lines, errors) == (0, ["ExperimentClosed", "another"], "")
+
+
 def test_the_time_to_unwind_covers_a_launch_and_an_end_of_commands() -> None:
     """What an interrupted call may still have to do, in seconds."""
     limits = Limits(launch_timeout=100, drain_grace=1, kill_grace=5, close_grace=10)
@@ -242,6 +271,7 @@ def test_an_interrupt_does_not_wait_for_ever() -> None:
 
         assert running.end() == 0
         assert running.lines[1:] == ["the interrupted call had not ended 0 s later", "unwound"]
+        assert "WARNING:  interrupted; ending what runs (up to 0 s" in running.errors
 
 
 def test_what_goes_wrong_while_unwinding_is_the_cause_of_the_interrupt() -> None:
@@ -422,7 +452,7 @@ def test_calls_of_threads_are_ended_before_what_they_use_is_closed() -> None:
     assert code == 0
     assert lines[:2] == ["working", "unwound"]
     assert set(lines[2:]) == {
-        "ExperimentClosed('the call was ended in its midst, as the interpreter exits')",
+        "ExperimentClosed('the call was ended in its midst: the interpreter exits')",
         "ExperimentClosed('the interpreter exits: there are no more experiments')",
         "kept closed",
     }

@@ -37,11 +37,13 @@ class Job(Generic[T]):
         self.error: BaseException | None = None
 
     async def perform(self) -> None:
-        """Do the work and keep what came of it; never raises. On the loop."""
+        """Do the work and keep what came of it. On the loop."""
         try:
             with anyio.CancelScope() as self._scope:
                 if not self.cancelled:
                     self._results.append(await self._work())
+        except asyncio.CancelledError:
+            raise  # the loop ends, and there is nothing to keep
         except BaseException as exc:  # noqa: BLE001 - it is the caller's, whatever it is
             self.error = exc
         finally:
@@ -63,7 +65,7 @@ class Job(Generic[T]):
             finally:
                 self.error = None  # its traceback holds this frame, which holds it
         if not self._results:
-            raise ExperimentClosed("the call was ended in its midst, as the interpreter exits")
+            raise ExperimentClosed("the call was ended in its midst: the interpreter exits")
         return self._results[0]
 
 
@@ -150,8 +152,10 @@ class LoopThread:
         self._tasks.start_soon(self._perform, job)
 
     async def _perform(self, job: Job[Any]) -> None:
-        await job.perform()
-        self.jobs.discard(job)
+        try:
+            await job.perform()
+        finally:
+            self.jobs.discard(job)
 
     def _cancel(self, job: Job[Any]) -> None:
         job.cancel()
