@@ -25,19 +25,28 @@ _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*").fullmatch
 
 # $0 the mark's value, $1 the directory, then NAME=value pairs, last the command. The line that is
 # printed tells the process group: sshd starts each command as the leader of a session, and `exec`
-# keeps the process, so that ending the group ends the command.
+# keeps the process, so that ending the group ends the command. It opens both streams, as what comes
+# on one says nothing about the other. SHLVL: bash would take itself for a login by ssh, once more,
+# and read ~/.bashrc a second time.
 _START = (
     'd=$1; shift; while [ $# -gt 1 ]; do export "$1"; shift; done; '
-    'if [ -n "$d" ]; then cd -- "$d" || exit 1; fi; '
-    "printf '\\002%s %s\\n' \"$0\" $$; "
+    'h() { printf "\\002%s %s\\n" "$0" "$g"; }; h; h >&2; '
+    'if [ -n "$d" ]; then cd -- "$d" || exit; fi; export SHLVL=2; '
     'exec "${SHELL:-/bin/sh}" -c "$1"'
 )
+_OWN_GROUP = "g=$$; "
 _NO_INPUT = " </dev/null"
-_GO_HOME = "cd 2>/dev/null; "  # sudo stays where the user who logged in was
+# sudo stays where the user who logged in was; the group is its own, where it can be read; and who
+# may not log in has a shell that runs nothing.
+_AFTER_SUDO = (
+    "cd 2>/dev/null; { read -r _ _ _ _ g _ </proc/$$/stat; } 2>/dev/null; "
+    "case $SHELL in */nologin|*/false) SHELL=/bin/sh;; esac; "
+)
 
 # Ends what bears the mark: $0 its value, $1 the process group (0: not known), $2 tenths of a second
 # between TERM and KILL. What counts: the group and session, whoever has the mark in the environment
-# it was started with, and the children of all these. Prints what is left, if anything.
+# or the arguments it was started with, and the children of all these; [=] keeps `grep` from finding
+# itself. Prints what is left, if anything.
 _END = r"""
 m=$0 g=$1 n=$2 i=0 told=' ' left= proc=
 [ -d /proc/self ] && proc=1
@@ -56,10 +65,10 @@ table() {
 }
 marked() {
   if [ -n "$proc" ]; then
-    grep -ls "@MARK@=$m" /proc/[0-9]*/environ 2>/dev/null |
+    grep -ls "@MARK@[=]$m" /proc/[0-9]*/environ /proc/[0-9]*/cmdline 2>/dev/null |
       while IFS=/ read -r _ _ p _; do echo "$p"; done
   else
-    ps axeww -o pid= -o command= | grep "@MARK@=$m" | while read -r p _; do echo "$p"; done
+    ps axeww -o pid= -o command= | grep "@MARK@[=]$m" | while read -r p _; do echo "$p"; done
   fi
 }
 look() {
@@ -128,8 +137,8 @@ def command_line(
 ) -> str:
     """What sshd is asked to run so that the login shell reads `command`.
 
-    Its first line on standard output is the byte 2, `mark`, a space and the process group's id;
-    what a login shell's start files print comes before it.
+    The first line on either stream is the byte 2, `mark`, a space and the process group's id; what
+    a login shell's start files print comes before it.
 
     Args:
         command: Read by the user's login shell, unchanged.
@@ -145,9 +154,8 @@ def command_line(
     for name in env:
         if not _NAME(name):
             raise InvalidArgument(f"{name!r} can't be the name of an environment variable")
-    start = _START if stdin else _START + _NO_INPUT
-    if sudo_user is not None:
-        start = _GO_HOME + start
+    begin = _OWN_GROUP if sudo_user is None else _OWN_GROUP + _AFTER_SUDO
+    start = begin + _START + ("" if stdin else _NO_INPUT)
     pairs = [f"{name}={value}" for name, value in env.items()]
     line = join(
         *("exec", *_becoming(sudo_user), "sh", "-c", start),

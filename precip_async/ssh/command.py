@@ -2,45 +2,40 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import secrets
-from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING
 
 import anyio
 
 from precip_async.errors import (
     AuthenticationFailed,
+    ConnectError,
     ConnectionLost,
     ExperimentException,
-    RemoteError,
     shortened,
 )
 from precip_async.shell import command_line, ending_line
+from precip_async.ssh.conversation import Conversation, Feed, Words, send
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Awaitable, Callable, Mapping
 
-    from precip_async.events import Stream
     from precip_async.limits import Limits
     from precip_async.ssh.pool import Pool
     from precip_async.ssh.slot import Lease
-    from precip_async.ssh.transport import Channel, Target
+    from precip_async.ssh.transport import Target
 
 __all__ = ["Conversation", "Feed", "Order", "converse", "send"]
 
 logger = logging.getLogger(__name__)
 
-NOISE_LIMIT = 64 * 1024  # bytes that a login shell's start files may print; the rest is dropped
 NOT_ALL_ENDED = 9  # the exit code of `ending_line` when something is left
-CHUNK = 256 * 1024  # bytes of input handed over at once
-BACKLOG = 256 * 1024  # bytes of output not yet dealt with, after which the peer has to wait
-PACKET = 32 * 1024  # bytes: a stream that is only slow brings at least that in every grace
-IN_FLIGHT = 4 * 1024 * 1024  # bytes: a channel's window, a pipe, and some; more is younger
-
-Feed = Callable[["Conversation"], Coroutine[Any, Any, None]]
+CHANNEL_GRACE = 1.0  # seconds for sshd to notice that all of a command is gone
+PACKET = 16 * 1024  # bytes: sshd reads as much at once of what a command has left in its pipe
+IN_FLIGHT = 4 * 1024 * 1024  # bytes: a channel's window twice, and some pipes; more is younger
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,144 +72,6 @@ class Order:
         )
 
 
-class Conversation:
-    """Listens to one command. Subclasses say what becomes of its output.
-
-    Attributes:
-        channel: The command's channel, once it has one.
-        group: Its process group on the instance, once it has said so; it has then begun.
-        exit_code: Once it has exited.
-        over: Whether its channel is closed: nothing will follow.
-    """
-
-    def __init__(self, mark: str) -> None:
-        self.channel: Channel | None = None
-        self.group: int | None = None
-        self.exit_code: int | None = None
-        self.over = False
-        self._greeting = b"\x02" + mark.encode() + b" "
-        self._noise = bytearray()
-        self._heard = self._put_off = 0
-        self._paused = self._resuming = False
-        self._news = anyio.Event()
-        self._room = anyio.Event()
-        self._room.set()
-
-    # -- told by the channel -----------------------------------------------------------------
-
-    def received(self, stream: Stream, data: bytes) -> None:
-        """See `Receiver.received`."""
-        self._heard += len(data)
-        if self.group is None:
-            data = self._greeted(stream, data)
-        if data:
-            self.output(stream, data)
-
-    def exited(self, code: int) -> None:
-        """See `Receiver.exited`."""
-        self.exit_code = code
-        self._news.set()
-
-    def closed(self) -> None:
-        """See `Receiver.closed`."""
-        self.over = True
-        self._room.set()
-        self._news.set()
-
-    def writable(self, ready: bool) -> None:
-        """See `Receiver.writable`."""
-        if ready:
-            self._room.set()
-        elif not self.over:
-            self._room = anyio.Event()
-
-    # -- for subclasses ----------------------------------------------------------------------
-
-    def output(self, stream: Stream, data: bytes) -> None:
-        """Take output of the command. Called by the channel: it must not block."""
-
-    async def flush(self) -> None:
-        """Do what `output` has put off. Called again and again while the command runs."""
-
-    def put_off(self, size: int) -> None:
-        """Say that `size` bytes wait for `flush`, which is called soon; with many, pause."""
-        self._put_off += size
-        self._news.set()
-        # Never while resuming: asyncssh opens the window again for data that it still holds, so
-        # that a pause amid what resume() delivers would let its buffer grow without bound.
-        if self._put_off > BACKLOG and self.channel is not None and not self._resuming:
-            self._paused = True
-            self.channel.pause()
-
-    def caught_up(self, waiting: int = 0) -> None:
-        """Say that only `waiting` bytes still wait; the peer may send again."""
-        self._put_off = waiting
-        if self._paused and self.channel is not None and not self.over:
-            self._paused, self._resuming = False, True
-            self.channel.resume()
-            self._resuming = False
-            self.put_off(0)
-
-    # -- for who converses -------------------------------------------------------------------
-
-    @property
-    def noise(self) -> str:
-        """What came before the command began: all there is to know when it never did."""
-        return self._noise.decode(errors="replace").strip()
-
-    async def room(self) -> None:
-        """Wait until more input is welcome; the channel may be closed then."""
-        await self._room.wait()
-
-    async def begun(self) -> None:
-        """Wait until the command has begun, or never will."""
-        while self.group is None and self.exit_code is None and not self.over:
-            await self._next()
-
-    async def until_exit(self, drain_grace: float) -> None:
-        """Wait for the command's exit and then for the rest of its output.
-
-        sshd reports an exit at once, when output may still be on its way, or held open by a child.
-        The channel's end is waited for as long as a full stream of it comes; otherwise, and when
-        more has come than can have been on its way, for `drain_grace` seconds.
-        """
-        while self.exit_code is None and not self.over:
-            await self._next()
-        heard_at_exit = self._heard
-        more = True
-        while more and not self.over:
-            heard = self._heard
-            with anyio.move_on_after(drain_grace):
-                while not self.over:
-                    await self._next()
-            more = self._heard - heard >= PACKET and self._heard - heard_at_exit <= IN_FLIGHT
-        await self.flush()
-
-    async def _next(self) -> None:
-        await self._news.wait()
-        self._news = anyio.Event()
-        await self.flush()
-
-    def _greeted(self, stream: Stream, data: bytes) -> bytes:
-        """Look for the greeting in what has come; what follows it is the command's output."""
-        if stream == "stderr":
-            if len(self._noise) < NOISE_LIMIT:
-                self._noise += data
-            return b""
-        self._noise += data
-        start = self._noise.find(self._greeting)
-        end = self._noise.find(b"\n", start) if start >= 0 else -1
-        if end < 0:
-            if start < 0:
-                del self._noise[: max(0, len(self._noise) - NOISE_LIMIT)]
-            return b""
-        self.group = int(self._noise[start + len(self._greeting) : end])
-        rest = bytes(self._noise[end + 1 :])
-        self._noise.clear()
-        self._news.set()
-        return rest
-
-
 async def converse(
     pool: Pool, target: Target, order: Order, talk: Conversation, limits: Limits, feed: Feed | None
 ) -> str | None:
@@ -223,7 +80,7 @@ async def converse(
     Args:
         pool: Whose connection is used.
         target: Where.
-        order: What; its timeout counts from here on, once a channel is had.
+        order: What; its timeout counts from here on, once a channel is had, to its exit.
         talk: Listens.
         limits: The graces.
         feed: Writes the command's input and its end; ``None``: there is no input.
@@ -238,133 +95,185 @@ async def converse(
         AuthenticationFailed: The login, or sudo, let no command run.
         ConnectError: There was no connection.
 
-    If cancelled, or if `talk` or `feed` raises, the command is ended before this returns.
+    If cancelled, or if `talk` or `feed` raises, the command is ended before this returns. It is to
+    be called in a child of an anyio task group, where cancellation waits for shields: a bare
+    `asyncio.Task.cancel` in the moment of the start leaves the command to itself.
     """
     line = order.line(stdin=feed is not None)
     async with pool.lease(target) as lease:
+        run = _Run(pool, lease, order, talk, limits)
         try:
             with anyio.move_on_after(order.timeout) as scope:
-                talk.channel = await lease.start(line, talk)
-                await _listen(talk, feed, limits)
-            if scope.cancelled_caught:
-                return await _end(pool, lease, order, talk, limits)
-        except ConnectionLost:  # while it was asked for: it may have been started
-            lease.slot.debts.append(_ending(order, talk, limits, order.sudo_user))
-            raise
-        except RemoteError:
-            raise
+                await run.start(line)
+                await run.listen(feed)
+            if scope.cancelled_caught and talk.exit_code is None:
+                return await run.end()
+            await run.drain()
         except BaseException:  # cancelled, or the listener failed: nothing may be left running
-            if left := await _end(pool, lease, order, talk, limits):
+            talk.ignore()
+            if left := await run.end():
                 logger.warning("%s: %s", target.instance_id, left)
             raise
         finally:
             if talk.channel is not None:
                 talk.channel.close()
-        _judge(lease, order, talk, limits)
+        run.judge()
     return None
 
 
-async def _listen(talk: Conversation, feed: Feed | None, limits: Limits) -> None:
-    if feed is None:
-        await talk.until_exit(limits.drain_grace)
-        return
-    try:
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(feed, talk)
-            await talk.until_exit(limits.drain_grace)
-            tasks.cancel_scope.cancel()  # a command need not read all of its input
-    except BaseExceptionGroup as group:  # one of the two failed, and the other was cancelled
-        raise group.exceptions[0] from None
+class _Run:
+    """One order under way."""
 
+    def __init__(
+        self, pool: Pool, lease: Lease, order: Order, talk: Conversation, limits: Limits
+    ) -> None:
+        self._pool, self._lease, self._limits = pool, lease, limits
+        self._order, self._talk = order, talk
 
-def _judge(lease: Lease, order: Order, talk: Conversation, limits: Limits) -> None:
-    """Raise unless the command ran and exited."""
-    target = lease.slot.target
-    facts = {"instance_id": target.instance_id, "host": target.host}
-    if talk.exit_code is None:
-        lease.slot.debts.append(_ending(order, talk, limits, order.sudo_user))
-        raise ConnectionLost(
-            **facts,
-            problem="the connection was lost while this ran, and nobody knows how it ended: "
-            + shortened(order.command),
-        )
-    if talk.group is None:
-        said = talk.noise or f"it exited with {talk.exit_code} and said nothing"
-        how = f"sudo -n -u {order.sudo_user}" if order.sudo_user else f"the login as {order.user}"
-        raise AuthenticationFailed(**facts, problem=f"{how} runs no commands: {said}")
+    async def start(self, line: str) -> None:
+        """Have it started."""
+        try:
+            self._talk.channel = await self._lease.start(line, self._talk)
+        except ConnectionLost:  # it may have been started
+            self._owe()
+            raise
 
+    async def listen(self, feed: Feed | None) -> None:
+        """Feed it and wait for its exit; it need not read all of its input."""
+        talk = self._talk
+        if feed is None:
+            await talk.until_exit()
+            return
 
-def _ending(order: Order, talk: Conversation, limits: Limits, sudo_user: str | None) -> str:
-    return ending_line(order.mark, talk.group or 0, limits.kill_grace, sudo_user=sudo_user)
+        async def fed() -> None:
+            await feed(talk)
+            await anyio.sleep_forever()
 
+        await _first(talk.until_exit, fed)
 
-async def _end(pool: Pool, lease: Lease, order: Order, talk: Conversation, limits: Limits) -> str:
-    """End the command and all that came of it, verified; return what is left, in words.
+    async def drain(self) -> None:
+        """Wait for the rest of the output, which ends with the channel unless a child holds it.
 
-    Shielded, and bounded by the graces. When it can't be done now, the next connection does it.
-    """
-    target = lease.slot.target
-    left = "the instance did not say in time whether anything is left"
-    with anyio.move_on_after(2 * limits.kill_grace + limits.close_grace, shield=True):
+        sshd reports an exit at once, when output may still be on its way. What is not there after
+        `drain_grace` is waited for by an echo, which sshd answers behind all that it has to send:
+        when hardly anything came before the answer, only somebody else can be writing. So it does
+        not matter how slow the network is.
+        """
+        talk, heard_at_exit = self._talk, self._talk.heard
+        with anyio.move_on_after(self._limits.drain_grace):
+            await talk.until_over()
+        more = True
+        while more and not talk.over:
+            heard = talk.heard
+            silent = partial(talk.until_silent, self._limits.connect_timeout)
+            await _first(self._lease.echo, silent)
+            more = talk.heard - heard >= PACKET and talk.heard - heard_at_exit <= IN_FLIGHT
+        await talk.flush()
+
+    def judge(self) -> None:
+        """Raise unless the command ran and exited."""
+        talk, order = self._talk, self._order
+        target = self._lease.slot.target
+        if talk.exit_code is None:
+            self._owe()
+            raise ConnectionLost(
+                instance_id=target.instance_id,
+                host=target.host,
+                problem="the connection was lost while this ran, and nobody knows how it ended: "
+                + shortened(order.command),
+            )
+        if talk.group is None:
+            said = talk.noise or f"it exited with {talk.exit_code} and said nothing"
+            how = "the login"
+            if order.sudo_user is not None:
+                how = f"sudo -n -u {order.sudo_user}"
+            raise AuthenticationFailed(
+                instance_id=target.instance_id,
+                host=target.host,
+                problem=f"{how} as {order.user} runs no commands: {said}",
+            )
+
+    async def end(self) -> str:
+        """End the command and all that came of it, verified; return what is left, in words.
+
+        Shielded, and bounded by the graces. What can't be done now, the next connection does.
+        """
+        talk, limits = self._talk, self._limits
         if talk.channel is None:
             return ""  # it was never started: `start` is shielded
-        with anyio.move_on_after(limits.kill_grace):
-            await talk.begun()
-        try:
-            left = await _ended(pool, target, order, talk, limits)
-        except ExperimentException as error:
-            left = f"ending it failed: {error}"
-        with contextlib.suppress(ExperimentException, OSError), anyio.move_on_after(1):
-            while not left and not talk.over:  # the server frees the channel when all is gone
-                await talk.until_exit(limits.drain_grace)
-    if left:
-        lease.slot.debts.append(_ending(order, talk, limits, order.sudo_user))
-    if not talk.over:
-        lease.drop()  # its channel may still be counted by the server
-    return left
-
-
-async def _ended(
-    pool: Pool, target: Target, order: Order, talk: Conversation, limits: Limits
-) -> str:
-    """Run `ending_line`, as the command's user and, where that does not do, as root."""
-    left = ""
-    users = [order.sudo_user] if order.user == "root" else [order.sudo_user, "root"]
-    for user in users:
-        end = _Words()
-        async with pool.lease(target, spare=True) as lease:
-            channel = await lease.start(_ending(order, talk, limits, user), end)
+        left = "the instance did not say in time whether anything is left"
+        with anyio.move_on_after(2 * limits.kill_grace + limits.close_grace, shield=True):
+            with anyio.move_on_after(limits.kill_grace):
+                await talk.begun()
             try:
-                await end.until_exit(limits.drain_grace)
-            finally:
-                channel.close()
-        if end.exit_code == 0:
-            return ""
-        if end.exit_code == NOT_ALL_ENDED or user != "root":  # else sudo is not for us
-            left = f"process ids {end.words}" if end.words else "it is not known what"
-    return left
+                left = await self._ended()
+            except ExperimentException as error:
+                left = f"ending it failed: {error}"
+            if not left:  # the server frees the channel when all is gone
+                with anyio.move_on_after(CHANNEL_GRACE):
+                    await talk.until_over()
+        if left:
+            self._owe()
+        if not talk.over:
+            self._lease.drop()  # its channel may still be counted by the server
+        return left
+
+    async def _ended(self) -> str:
+        """Run what ends it, as the command's user and, where that does not do, as root."""
+        left = ""
+        for user in self._enders():
+            end = await self._say(self._ending(user))
+            if end.exit_code == 0:
+                return ""
+            if end.exit_code == NOT_ALL_ENDED or user != "root":  # else sudo is not for us
+                left = f"process ids {end.words}" if end.words else "it is not known what"
+        return left
+
+    async def _say(self, line: str) -> Words:
+        """Run a line of ours; over a new connection where this one has no session for it."""
+        words = Words()
+        for patient in (False, True):
+            async with self._pool.lease(self._lease.slot.target, spare=True) as lease:
+                try:
+                    channel = await lease.start(line, words, patient=patient)
+                except ConnectError:
+                    if patient:
+                        raise
+                    lease.drop()
+                    continue
+                try:
+                    await words.until_over()
+                finally:
+                    channel.close()
+                break
+        return words
+
+    def _owe(self) -> None:
+        """Have the next connection end what may be left."""
+        self._lease.slot.debts.append(tuple(map(self._ending, self._enders())))
+
+    def _enders(self) -> tuple[str | None, ...]:
+        order = self._order
+        return (order.sudo_user,) if order.user == "root" else (order.sudo_user, "root")
+
+    def _ending(self, sudo_user: str | None) -> str:
+        group = self._talk.group or 0
+        return ending_line(self._order.mark, group, self._limits.kill_grace, sudo_user=sudo_user)
 
 
-class _Words(Conversation):
-    """Keeps the few words that a command of ours says."""
+async def _first(
+    this: Callable[[], Awaitable[object]], that: Callable[[], Awaitable[object]]
+) -> None:
+    """Do both until one of them is done, or fails with its own error."""
+    try:
+        async with anyio.create_task_group() as tasks:
 
-    def __init__(self) -> None:
-        super().__init__("")
-        self.group = 0
-        self.words = ""
+            async def run(job: Callable[[], Awaitable[object]]) -> None:
+                await job()
+                tasks.cancel_scope.cancel()
 
-    def output(self, stream: Stream, data: bytes) -> None:
-        if len(self.words) < NOISE_LIMIT:
-            self.words = (self.words + data.decode(errors="replace")).strip()
-
-
-async def send(talk: Conversation, data: bytes) -> bool:
-    """Write `data` as the command takes it; whether it still does."""
-    assert talk.channel is not None
-    view = memoryview(data)
-    for start in range(0, len(view), CHUNK):
-        await talk.room()
-        if talk.over:
-            return False
-        talk.channel.write(bytes(view[start : start + CHUNK]))
-    return True
+            tasks.start_soon(run, that)
+            await run(this)
+    except BaseExceptionGroup as group:
+        error = group.exceptions[0]
+        raise error from error.__cause__  # its cause stays, the group is no news

@@ -1,16 +1,14 @@
-"""SSH connections by asyncssh: its options, its sessions, and its errors as ours.
+"""SSH connections by asyncssh: its options and its sessions.
 
-This is the only importer of asyncssh among the clients, and it is imported when the first
-connection is made: importing asyncssh takes a third of a second.
+With `openssh_errors` it is the only importer of asyncssh among the clients, and it is imported when
+the first connection is made: importing asyncssh takes a third of a second.
 """
 
 from __future__ import annotations
 
 import contextlib
-import errno
-import math
+import os
 import signal
-import socket
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, cast
@@ -22,22 +20,20 @@ from precip_async.errors import (
     AuthenticationFailed,
     ConnectError,
     ConnectionLost,
-    ConnectTimeout,
-    HostKeyMismatch,
     InvalidArgument,
-    RemoteError,
 )
+from precip_async.ssh.openssh_errors import SHORT_PATIENCE, Seen, translate
+from precip_async.ssh.slot import Slot
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import AsyncIterator
     from pathlib import Path
 
     from precip_async.limits import Limits
     from precip_async.ssh.transport import Receiver, Target, Trust
 
-__all__ = ["AsyncsshConnector", "Login", "translated"]
+__all__ = ["AsyncsshConnector", "AsyncsshTransport", "Login", "load_key"]
 
-SHORT_PATIENCE = 5.0  # seconds: a server that restarts is back by then, one that is off is not
 GROUP_OR_OTHERS = 0o077
 LOST = "the connection was lost"
 WINDOW = 1024 * 1024  # bytes on their way in one channel: what 20 of them may hold stays small
@@ -55,8 +51,9 @@ class Login:
     """How we log in.
 
     Attributes:
-        keys: Private keys: paths, or the key itself in OpenSSH's format.
-        passphrase: What the keys given as paths are encrypted with.
+        keys: Private keys: paths, or the key itself in OpenSSH's format. Empty: what `config`
+            names, or with an `agent` what ssh itself would take.
+        passphrase: What the keys given as paths, and those that `config` names, are encrypted with.
         agent: Whether ``SSH_AUTH_SOCK`` is asked for keys too.
         config: An OpenSSH client configuration to read host settings from.
         bastion: The jump host that every connection passes through.
@@ -92,9 +89,10 @@ def load_key(key: Path | bytes, passphrase: str | None) -> asyncssh.SSHKey:
         InvalidArgument: It can't be read, others can read it, or it is no private key.
     """
     if isinstance(key, bytes):
-        return _parsed(key, passphrase, "the key")
+        return _parsed(key, None, "the key")
     try:
-        content, mode = key.read_bytes(), key.stat().st_mode
+        with key.open("rb") as file:
+            content, mode = file.read(), os.fstat(file.fileno()).st_mode
     except OSError as error:
         raise InvalidArgument(f"ssh_key {key} can't be read: {error.strerror}") from error
     if mode & GROUP_OR_OTHERS:
@@ -104,14 +102,21 @@ def load_key(key: Path | bytes, passphrase: str | None) -> asyncssh.SSHKey:
     return _parsed(content, passphrase, f"ssh_key {key}")
 
 
-@lru_cache(maxsize=4096)
-def _public(line: str) -> asyncssh.SSHKey:
-    return asyncssh.import_public_key(line)
-
-
 def _preferring(first: tuple[str, ...], supported: list[bytes]) -> list[str]:
     known = [name.decode() for name in supported]
     return [name for name in first if name in known] + [n for n in known if n not in first]
+
+
+@lru_cache(maxsize=4096)
+def _trusted(lines: tuple[str, ...]) -> tuple[list[asyncssh.SSHKey], list[str]]:
+    """Host keys to believe, and all algorithms for them, those of these keys first.
+
+    asyncssh by itself would ask for no others, so that a host with a new key of another type would
+    look like one that we can't talk to. Certificates are left out: we trust no authority.
+    """
+    keys = [asyncssh.import_public_key(line) for line in lines]
+    first = tuple(name.decode() for key in keys for name in key.sig_algorithms)
+    return keys, _preferring(first, asyncssh.public_key.get_default_public_key_algs())
 
 
 class AsyncsshConnector:
@@ -120,63 +125,71 @@ class AsyncsshConnector:
     def __init__(self, login: Login, trust: Trust, limits: Limits) -> None:
         self._login, self._trust, self._limits = login, trust, limits
         self._options: dict[tuple[str | None, bool], asyncssh.SSHClientConnectionOptions] = {}
-        self._bastion: AsyncsshTransport | None = None
-        self._bastion_lock = anyio.Lock()
+        self._bastion: Slot | None = None
+        if login.bastion is not None:  # one connection carries all, and one verdict is for all
+            self._bastion = Slot(login.bastion, _ToBastion(self), _at_once, limits)
 
     async def connect(self, target: Target, timeout: float) -> AsyncsshTransport:
         """See `Connector.connect`."""
-        with translated(target, timeout), anyio.fail_after(timeout):
-            tunnel = await self._through_bastion(timeout)
-            return await self._connect(target, tunnel=tunnel)
+        if self._bastion is None:
+            return await self.dial(target, timeout)
+        began = anyio.current_time()
+        bastion = cast("AsyncsshTransport", await self._bastion.ready(timeout))
+        left = timeout - (anyio.current_time() - began)
+        return await self.dial(target, left, tunnel=bastion.connection)
 
     async def aclose(self) -> None:
         """Close the connection to the bastion."""
         if self._bastion is not None:
             await self._bastion.aclose()
 
-    async def _through_bastion(self, timeout: float) -> asyncssh.SSHClientConnection | None:
-        bastion = self._login.bastion
-        if bastion is None:
-            return None
-        async with self._bastion_lock:  # one connection carries all
-            if self._bastion is None or not self._bastion.alive:
-                with translated(bastion, timeout):
-                    self._bastion = await self._connect(bastion, at_bastion=True)
-            return self._bastion.connection
-
-    async def _connect(
+    async def dial(
         self,
         target: Target,
+        timeout: float,
         *,
         tunnel: asyncssh.SSHClientConnection | None = None,
         at_bastion: bool = False,
     ) -> AsyncsshTransport:
-        options = self._options.get((target.user, at_bastion))
-        if options is None:
-            options = await anyio.to_thread.run_sync(self._make_options, target.user, at_bastion)
-            self._options[target.user, at_bastion] = options
-        known = [_public(line) for line in self._trust.known(target)]
-        witness = _Witness(target, self._trust, strict=bool(known))
+        """Connect to `target`, through `tunnel` where there is one."""
+        keys, algorithms = _trusted(self._trust.known(target))
+        witness = _Witness(target, self._trust, known=bool(keys))
         settings: dict[str, Any] = {
-            "known_hosts": (known, [], []),
+            "known_hosts": (keys, [], []),
+            "server_host_key_algs": algorithms,
             "client_factory": lambda: witness,
         }
         if target.port is not None:
             settings["port"] = target.port
         config = [str(self._login.config)] if self._login.config else None
         try:
-            connection = await asyncssh.connect(
-                target.host, options=options, config=config, tunnel=tunnel or (), **settings
-            )
-        except asyncssh.HostKeyNotVerifiable as error:
-            raise HostKeyMismatch(
-                instance_id=target.instance_id,
-                host=target.host,
-                problem="the SSH server shows another host key than the one known for "
-                f"{target.alias} ({witness.shown}): another machine answers there, or it was "
-                "reinstalled; if that is so, forget the old key",
-            ) from error
+            with anyio.fail_after(timeout):
+                options = await self._options_for(target.user, at_bastion)
+                connection = await asyncssh.connect(
+                    target.host, options=options, config=config, tunnel=tunnel or (), **settings
+                )
+        except InvalidArgument:
+            raise
+        except (
+            asyncssh.ConfigParseError,
+            asyncssh.KeyEncryptionError,
+            asyncssh.KeyImportError,
+        ) as error:
+            raise InvalidArgument(f"ssh_config {self._login.config}: {error}") from error
+        except (asyncssh.Error, OSError, ValueError) as error:
+            if config and getattr(error, "filename", None) in config:
+                raise InvalidArgument(f"ssh_config {config[0]} can't be read: {error}") from error
+            raise translate(error, target, witness.seen, timeout) from error
         return AsyncsshTransport(connection, target, self._limits)
+
+    async def _options_for(
+        self, user: str | None, at_bastion: bool
+    ) -> asyncssh.SSHClientConnectionOptions:
+        options = self._options.get((user, at_bastion))
+        if options is None:
+            options = await anyio.to_thread.run_sync(self._make_options, user, at_bastion)
+            self._options[user, at_bastion] = options
+        return options
 
     def _make_options(
         self, user: str | None, at_bastion: bool
@@ -186,17 +199,24 @@ class AsyncsshConnector:
         given: dict[str, Any] = {}
         if user is not None:
             given["username"] = user
-        if keys or login.config is None:  # else the configuration's IdentityFile counts
-            given["client_keys"] = [load_key(key, login.passphrase) for key in keys] or None
+        if keys:
+            given["client_keys"] = [load_key(key, login.passphrase) for key in keys]
+        elif login.config is None and not login.agent:
+            given["client_keys"] = None
+        elif login.passphrase is not None:  # for the configuration's IdentityFile
+            given["passphrase"] = login.passphrase
+        if login.agent and not os.environ.get("SSH_AUTH_SOCK") and login.config is None:
+            raise InvalidArgument("agent=True, but SSH_AUTH_SOCK is not set: start an ssh-agent")
+        if login.config is None:  # else its Ciphers and KexAlgorithms count
+            given["kex_algs"] = _preferring(_FIRST_KEX, asyncssh.kex.get_default_kex_algs())
+            given["encryption_algs"] = _preferring(
+                _FIRST_CIPHERS, asyncssh.encryption.get_default_encryption_algs()
+            )
         return asyncssh.SSHClientConnectionOptions(
             config=None,
             agent_path=() if login.agent else None,
             gss_host=None,
             preferred_auth="publickey",
-            kex_algs=_preferring(_FIRST_KEX, asyncssh.kex.get_default_kex_algs()),
-            encryption_algs=_preferring(
-                _FIRST_CIPHERS, asyncssh.encryption.get_default_encryption_algs()
-            ),
             compression_algs=["none"],
             login_timeout=limits.connect_timeout,
             keepalive_interval=limits.keepalive,
@@ -205,20 +225,52 @@ class AsyncsshConnector:
         )
 
 
-class _Witness(asyncssh.SSHClient):
-    """Sees the host key that nothing in memory matched, and the reason of a disconnect."""
+class _ToBastion:
+    """The bastion's connector."""
 
-    def __init__(self, target: Target, trust: Trust, *, strict: bool) -> None:
-        self._target, self._trust, self._strict = target, trust, strict
-        self.shown = "no key was shown"
+    def __init__(self, connector: AsyncsshConnector) -> None:
+        self._connector = connector
+
+    async def connect(self, target: Target, timeout: float) -> AsyncsshTransport:
+        return await self._connector.dial(target, timeout, at_bastion=True)
+
+    async def aclose(self) -> None:
+        """There is nothing to close."""
+
+
+@contextlib.asynccontextmanager
+async def _at_once(_target: Target) -> AsyncIterator[None]:
+    """The bastion's turn: who asks for it has one for a handshake already."""
+    yield
+
+
+class _Witness(asyncssh.SSHClient):
+    """Sees how far an attempt comes, and the host key that nothing in memory matched."""
+
+    _connection: asyncssh.SSHClientConnection | None = None
+
+    def __init__(self, target: Target, trust: Trust, *, known: bool) -> None:
+        self._target, self._trust = target, trust
+        self._seen = Seen(known=known)
+
+    @property
+    def seen(self) -> Seen:
+        """How far it has come."""
+        if self._connection is not None:
+            self._seen.reached = True
+            self._seen.spoke = bool(self._connection.get_extra_info("server_version"))
+        return self._seen
+
+    def connection_made(self, conn: asyncssh.SSHClientConnection) -> None:
+        self._connection = conn
 
     def validate_host_public_key(
         self, host: str, addr: str, port: int, key: asyncssh.SSHKey
     ) -> bool:
         """Believe a first key where the policy says so, never a changed one."""
-        self.shown = f"{key.get_algorithm()} {key.get_fingerprint()}"
+        self._seen.shown = f"{key.get_algorithm()} {key.get_fingerprint()}"
         line = key.export_public_key("openssh").decode().strip()
-        return not self._strict and self._trust.learned(self._target, line)
+        return not self._seen.known and self._trust.learned(self._target, line)
 
 
 class AsyncsshTransport:
@@ -227,7 +279,8 @@ class AsyncsshTransport:
     def __init__(
         self, connection: asyncssh.SSHClientConnection, target: Target, limits: Limits
     ) -> None:
-        self.connection, self._target, self._limits = connection, target, limits
+        self.connection, self._limits = connection, limits
+        self._facts = {"instance_id": target.instance_id, "host": target.host}
 
     @property
     def alive(self) -> bool:
@@ -239,26 +292,31 @@ class AsyncsshTransport:
         command = cast(
             "str", line.encode(errors="surrogateescape")
         )  # bytes pass through as they are
-        facts = {"instance_id": self._target.instance_id, "host": self._target.host}
         try:
             _, session = await self.connection.create_session(
                 lambda: _Session(receiver), command, encoding=None, window=WINDOW
             )
         except asyncssh.ChannelOpenError as error:
-            if error.code == asyncssh.OPEN_REQUEST_SESSION_FAILED:  # it may have been started
-                raise ConnectionLost(**facts, problem=LOST) from error
+            if error.code != asyncssh.OPEN_REQUEST_SESSION_FAILED:  # it was never asked to run it
+                raise self._no_session(error) from error
+            if self.alive:
+                problem = f"the SSH server runs no commands for this user ({error.reason})"
+                raise AuthenticationFailed(**self._facts, problem=problem) from error
+            raise ConnectionLost(**self._facts, problem=LOST) from error
+        except (asyncssh.DisconnectError, OSError) as error:  # it may have been started
+            raise ConnectionLost(**self._facts, problem=f"{LOST}: {error}") from error
+        return cast("_Session", session)
+
+    def _no_session(self, error: asyncssh.ChannelOpenError) -> ConnectError:
+        problem = LOST
+        if self.alive:
             problem = (
                 f"the SSH server allows no further session ({error.reason}); "
                 "lower limits.max_channels or raise its MaxSessions"
-                if self.alive
-                else LOST
             )
-            refused = ConnectError(**facts, problem=problem)
-            refused.patience = SHORT_PATIENCE
-            raise refused from error
-        except (asyncssh.DisconnectError, OSError) as error:
-            raise translate(error, self._target) from error
-        return cast("_Session", session)
+        refused = ConnectError(**self._facts, problem=problem)
+        refused.patience = SHORT_PATIENCE
+        return refused
 
     async def aclose(self) -> None:
         """See `Transport.aclose`."""
@@ -325,73 +383,3 @@ def _signal_number(name: str) -> int:
         return signal.Signals[f"SIG{name}"].value
     except KeyError:
         return 99
-
-
-@contextlib.contextmanager
-def translated(target: Target, timeout: float = math.nan) -> Iterator[None]:
-    """Turn what asyncssh and the system raise while connecting to `target` into our errors."""
-    try:
-        yield
-    except RemoteError:
-        raise
-    except (asyncssh.Error, OSError, ValueError) as error:
-        if isinstance(error, InvalidArgument):
-            raise
-        raise translate(error, target, timeout) from error
-
-
-_UNREACHABLE = {errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ETIMEDOUT, errno.EHOSTDOWN}
-_LOCAL_LIMIT = {errno.EMFILE, errno.ENFILE, errno.EADDRNOTAVAIL, errno.ENOBUFS}
-
-
-def translate(
-    error: Exception, target: Target, timeout: float = math.nan
-) -> ConnectError | ConnectionLost:
-    """Our error for one that asyncssh or the system raised while connecting to `target`."""
-    where = f"{target.host}:{target.port or 22}"
-    user = target.user or "the user"
-    kind: type[ConnectError] = ConnectError
-    patience = 0.0
-    # the order matters: asyncssh.TimeoutError is an OSError, and gaierror too
-    match error:
-        case asyncssh.PermissionDenied():
-            kind = AuthenticationFailed
-            problem = f"{where} does not accept our key for {user}"
-        case asyncssh.HostKeyNotVerifiable():
-            kind, problem = HostKeyMismatch, f"{where}: {error.reason}"
-        case (
-            asyncssh.KeyExchangeFailed()
-            | asyncssh.ProtocolError()
-            | asyncssh.ProtocolNotSupported()
-        ):
-            problem = f"{where} and we have no way of speaking in common: {error.reason}"
-        case asyncssh.IllegalUserName():
-            problem = f"{where} can't have a user named so: {error.reason}"
-        case asyncssh.ConnectionLost() | asyncssh.DisconnectError():
-            patience = math.inf
-            problem = f"{where} closed the connection before we were logged in ({error.reason})"
-        case asyncssh.ChannelOpenError():
-            patience = SHORT_PATIENCE
-            problem = f"the jump host can't reach {where}: {error.reason}"
-        case TimeoutError() if not isinstance(error, asyncssh.ProcessError) and not error.errno:
-            kind = ConnectTimeout
-            problem = f"no answer from {where} within {timeout:.0f} s: filtered, or not there"
-        case socket.gaierror():
-            patience = SHORT_PATIENCE
-            problem = f"the name {target.host!r} can't be resolved: {error.strerror}"
-        case ConnectionRefusedError():
-            patience = SHORT_PATIENCE
-            problem = f"{where} refused the connection: no SSH server listens there (yet)"
-        case ConnectionResetError() | BrokenPipeError() | ConnectionAbortedError():
-            patience = math.inf
-            problem = f"{where} reset the connection before we were logged in"
-        case OSError() if error.errno in _LOCAL_LIMIT:
-            problem = f"this machine's own limit is reached ({error.strerror}); do fewer at once"
-        case OSError() if error.errno in _UNREACHABLE:
-            patience = SHORT_PATIENCE
-            problem = f"{where} can't be reached: {error.strerror}"
-        case _:
-            problem = f"{where}: {error}"
-    ours = kind(instance_id=target.instance_id, host=target.host, problem=problem)
-    ours.patience = patience
-    return ours

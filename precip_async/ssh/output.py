@@ -13,7 +13,8 @@ import anyio.to_thread
 
 from precip_async.errors import CommandTimeout, TransferError
 from precip_async.results import CommandResult
-from precip_async.ssh.command import Conversation, converse, send
+from precip_async.ssh.command import converse
+from precip_async.ssh.conversation import Conversation, send
 
 if TYPE_CHECKING:
     from pathlib import Path

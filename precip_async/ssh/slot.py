@@ -10,7 +10,13 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from precip_async.errors import ConnectError, ConnectionLost, ExperimentClosed, ExperimentException
+from precip_async.errors import (
+    ConnectError,
+    ConnectionLost,
+    ExperimentClosed,
+    ExperimentException,
+    RemoteError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,8 +43,9 @@ def backoff(attempt: int) -> float:
 class Slot:
     """A place for one target's connection. It outlives the connection.
 
-    All state is changed synchronously; I/O follows. `debts` are command lines that the next new
-    connection runs before it is used: they end what a lost connection left behind.
+    All state is changed synchronously; I/O follows. `debts` are what the next new connection does
+    before it is used: command lines that end what a lost connection left behind, each to be run
+    where the one before it failed.
     """
 
     def __init__(
@@ -51,7 +58,7 @@ class Slot:
         self.target = target
         self.channels = anyio.Semaphore(limits.max_channels, fast_acquire=True)
         self.spare = anyio.Semaphore(SPARE_CHANNELS, fast_acquire=True)
-        self.debts: list[str] = []
+        self.debts: list[tuple[str, ...]] = []
         self.closed = False
         self._connector, self._turn, self._limits = connector, turn, limits
         self._connecting = anyio.Lock(fast_acquire=True)
@@ -130,16 +137,24 @@ class Slot:
         return transport
 
     async def _pay(self, transport: Transport) -> None:
-        """Run the debts; one that can't be paid now is kept for the next connection."""
+        """Settle the debts; one that can't be settled now is kept for the next connection."""
+        name = self.target.instance_id
         while self.debts:
-            end = _End()
-            with anyio.move_on_after(2 * self._limits.kill_grace + 5) as scope:
-                channel = await transport.start(self.debts[0], end)
-                await end.event.wait()
-                channel.close()
-            if scope.cancelled_caught or end.code is None:
-                logger.warning("%s: what was left behind is not ended yet", self.target.instance_id)
+            code: int | None = None
+            try:
+                with anyio.move_on_after(2 * self._limits.kill_grace + self._limits.close_grace):
+                    for line in self.debts[0]:
+                        code = await _run(transport, line)
+                        if code == 0:
+                            break
+            except RemoteError as error:
+                logger.warning("%s: what was left behind is not ended yet: %s", name, error)
                 return
+            if code is None:
+                logger.warning("%s: what was left behind is not ended yet", name)
+                return
+            if code:
+                logger.warning("%s: not all that was left behind could be ended", name)
             self.debts.pop(0)
 
     def take(self, transport: Transport) -> None:
@@ -181,12 +196,13 @@ class Lease:
     def __init__(self, slot: Slot, transport: Transport, limits: Limits) -> None:
         self.slot, self.transport, self._limits = slot, transport, limits
 
-    async def start(self, line: str, receiver: Receiver) -> Channel:
+    async def start(self, line: str, receiver: Receiver, *, patient: bool = True) -> Channel:
         """Have the login shell run `line`, over a new connection where the old one had died.
 
-        A command is asked for again only when it is certain that it was never started. Shielded
-        against cancellation, for at most ``limits.connect_timeout`` once a request is on its way,
-        so that no command is started without anybody knowing.
+        A command is asked for again only when it is certain that it was never started, and unless
+        `patient` not even then. Shielded against cancellation, for at most
+        ``limits.connect_timeout`` once a request is on its way, so that no command is started
+        without anybody knowing.
 
         Raises:
             ConnectionLost: The connection was lost; the command may have been started.
@@ -204,13 +220,27 @@ class Lease:
                 attempt += 1
                 pause = backoff(attempt)
                 spent += time.monotonic() - began + pause
-                if spent >= error.patience:
+                if not patient or spent >= error.patience:
                     raise
             else:
                 assert scope.cancelled_caught
                 raise self._silent()
             await anyio.sleep(pause)
             await self.renew()
+
+    async def echo(self) -> None:
+        """Wait for an answer of the server, which comes behind all that it has to send.
+
+        No answer is needed where the connection is lost, or has no session for it.
+        """
+        async with self.slot.spare:
+            try:
+                await _run(self.transport, ":")
+            except RemoteError as error:
+                logger.debug("no echo: %s", error)
+            except BaseException:
+                self.drop()  # the server may count a session that we know nothing of
+                raise
 
     def _silent(self) -> ConnectionLost:
         """The peer answers nothing: give the connection up."""
@@ -235,6 +265,17 @@ class Lease:
     def drop(self) -> None:
         """Let nobody else use this connection."""
         self.slot.drop(self.transport)
+
+
+async def _run(transport: Transport, line: str) -> int | None:
+    """Run `line` over `transport`; its exit code, ``None`` when that will never be known."""
+    end = _End()
+    channel = await transport.start(line, end)
+    try:
+        await end.event.wait()
+    finally:
+        channel.close()
+    return end.code
 
 
 class _End:

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 from precip_async.errors import TransferError
 from precip_async.ssh import tree
-from precip_async.ssh.command import Conversation, converse
+from precip_async.ssh.command import converse
+from precip_async.ssh.conversation import Conversation
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
 
     from precip_async.events import Stream
     from precip_async.limits import Limits
-    from precip_async.ssh.command import Feed, Order
+    from precip_async.ssh.command import Order
+    from precip_async.ssh.conversation import Feed
     from precip_async.ssh.pool import Pool
     from precip_async.ssh.transport import Target
 

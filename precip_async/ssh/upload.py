@@ -12,7 +12,7 @@ import anyio.to_thread
 
 from precip_async.shell import script
 from precip_async.ssh import tree
-from precip_async.ssh.command import CHUNK, Conversation, send
+from precip_async.ssh.conversation import CHUNK, Conversation, send
 from precip_async.ssh.transfer import Script, finish, local_trouble
 
 if TYPE_CHECKING:

@@ -1,0 +1,28 @@
+"""One OpenSSH server for all tests that leave it as it was, and a pool for each test."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.servers import OpenSSHServer
+from tests.ssh.rig import Rig
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+    from pathlib import Path
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OpenSSHServer]:
+    """A server at many addresses."""
+    with OpenSSHServer(tmp_path_factory.mktemp("shared"), address="0.0.0.0") as server:
+        yield server
+
+
+@pytest.fixture
+async def rig(server: OpenSSHServer, tmp_path: Path) -> AsyncIterator[Rig]:
+    """A pool against the shared server."""
+    async with Rig(server, tmp_path) as rig:
+        yield rig

@@ -1,0 +1,204 @@
+"""What the SSH layer is driven with: a pool, and the few things that a verb brings along."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Self
+
+import anyio
+
+from precip_async.limits import Limits
+from precip_async.ssh import download, upload
+from precip_async.ssh.command import Order
+from precip_async.ssh.openssh import AsyncsshConnector, Login
+from precip_async.ssh.output import Budget, OutputFiles, run_command
+from precip_async.ssh.pool import Pool
+from precip_async.ssh.transport import Target
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Awaitable, Callable
+    from pathlib import Path
+
+    from precip_async.results import CommandResult
+    from precip_async.ssh.transport import Connector, Trust
+    from tests.servers import OpenSSHServer
+
+__all__ = ["Counting", "Pins", "Rig", "in_child"]
+
+
+class Pins:
+    """Host keys in memory. What is not in it is believed at first sight only if `learns`."""
+
+    def __init__(self, *keys: str, learns: bool = False) -> None:
+        self.keys, self.learns = keys, learns
+        self.asked: list[str] = []
+        self.shown: list[str] = []
+
+    def known(self, target: Target) -> tuple[str, ...]:
+        """See `Trust.known`."""
+        self.asked.append(target.alias)
+        return self.keys
+
+    def learned(self, target: Target, key: str) -> bool:
+        """See `Trust.learned`."""
+        self.shown.append(key)
+        if self.learns:
+            self.keys = (key,)
+        return self.learns
+
+
+class Counting:
+    """A connector that counts what it passes on."""
+
+    def __init__(self, connector: Connector) -> None:
+        self.connector = connector
+        self.attempts = self.now = self.most = 0
+
+    async def connect(self, target: Target, timeout: float) -> Any:
+        """See `Connector.connect`."""
+        self.attempts += 1
+        self.now += 1
+        self.most = max(self.most, self.now)
+        try:
+            return await self.connector.connect(target, timeout)
+        finally:
+            self.now -= 1
+
+    async def aclose(self) -> None:
+        """See `Connector.aclose`."""
+        await self.connector.aclose()
+
+
+class Rig:
+    """A pool against `server`, closed at the end of ``async with``.
+
+    Attributes:
+        pool: The pool.
+        connector: Counts its attempts to connect.
+        target: The server, as its user.
+        spill: Where output goes that is not kept in memory.
+    """
+
+    def __init__(
+        self,
+        server: OpenSSHServer,
+        directory: Path,
+        *,
+        limits: Limits | None = None,
+        login: Login | None = None,
+        trust: Trust | None = None,
+        host: str | None = None,
+        port: int | None = None,
+        user: str | None = None,
+    ) -> None:
+        self.server, self.spill = server, directory / "spill"
+        self.limits = limits or Limits()
+        self.login = login or Login(keys=(server.client_key_path,))
+        self.trust = trust or Pins(server.host_public_key)
+        self.connector = Counting(AsyncsshConnector(self.login, self.trust, self.limits))
+        self.pool = Pool(self.connector, self.limits, bastion=self.login.bastion is not None)
+        self.target = Target(
+            instance_id="i-1",
+            host=host or server.host,
+            port=port or server.port,
+            user=user or server.user,
+            alias="i-1",
+        )
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self.pool.aclose()
+
+    def on(self, host: str, number: int = 1) -> Target:
+        """Another host of the server."""
+        return replace(self.target, host=host, instance_id=f"i-{number}", alias=f"i-{number}")
+
+    def order(self, command: str = "", **settings: Any) -> Order:
+        """An order of the target's user."""
+        return Order(command=command, **{"user": self.target.user, **settings})
+
+    async def run(
+        self,
+        command: str,
+        *,
+        target: Target | None = None,
+        stdin: bytes | None = None,
+        listener: Callable[[Any, str], object] | None = None,
+        files: OutputFiles | None = None,
+        budget: Budget | None = None,
+        **settings: Any,
+    ) -> CommandResult:
+        """Run a command."""
+        return await run_command(
+            self.pool,
+            target or self.target,
+            self.order(command, **settings),
+            self.limits,
+            index=0,
+            budget=budget or Budget(self.limits.output_total),
+            files=files or OutputFiles(self.spill, always=False),
+            stdin=stdin,
+            listener=listener,
+        )
+
+    async def out(self, command: str, **settings: Any) -> str:
+        """What a command that succeeds says, without the last newline."""
+        result = await self.run(command, **settings)
+        assert result.exit_code == 0, (result, result.stderr)
+        return result.stdout.removesuffix("\n")
+
+    async def put(
+        self,
+        source: Path,
+        remote: str | os.PathLike[str],
+        *,
+        target: Target | None = None,
+        **settings: Any,
+    ) -> int:
+        """Copy to the server."""
+        return await upload.put(
+            self.pool,
+            target or self.target,
+            self.order(**settings),
+            self.limits,
+            source,
+            str(remote),
+        )
+
+    async def get(
+        self,
+        remote: str | os.PathLike[str],
+        local: str | os.PathLike[str],
+        suffix: str = "",
+        *,
+        target: Target | None = None,
+        **settings: Any,
+    ) -> tuple[Path, int]:
+        """Copy from the server."""
+        return await download.get(
+            self.pool,
+            target or self.target,
+            self.order(**settings),
+            self.limits,
+            str(remote),
+            str(local),
+            suffix,
+        )
+
+
+async def in_child(job: Awaitable[Any]) -> Any:
+    """Await `job` in a task of its own, as the fan-out does, and raise what it raises."""
+    results: list[Any] = []
+
+    async def run() -> None:
+        results.append(await job)
+
+    try:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(run)
+    except BaseExceptionGroup as group:
+        raise group.exceptions[0] from None
+    return results[0]
