@@ -15,10 +15,10 @@ import anyio.lowlevel
 import pytest
 
 from precip_async import portal
-from precip_async.errors import ExperimentException
+from precip_async.errors import ExperimentClosed, ExperimentException
 from precip_async.limits import Limits
 from precip_async.portal import process
-from precip_async.portal.loop import Job
+from precip_async.portal.loop import Job, LoopThread
 from tests.scripts import run_script, script
 
 # What the scripts below stand on: an experiment that says when it is closed.
@@ -196,6 +196,27 @@ def test_a_loop_that_has_ended_is_replaced() -> None:
     )
 
     assert (code, lines, errors) == (0, ["ExperimentClosed", "another"], "")
+
+
+def test_a_call_that_comes_as_the_loop_ends_is_not_left_waiting() -> None:
+    """Neither one that was asked for and never begun, nor one that comes afterwards."""
+    loop, gate = LoopThread(), threading.Event()
+
+    async def hold_up() -> None:
+        gate.wait()
+
+    busy, late, too_late = Job(hold_up), Job(echo), Job(echo)
+    loop.start(busy)
+    loop._loop.call_soon_threadsafe(loop._stopped.set)
+    loop.start(late)
+    gate.set()
+    loop.stop()
+    loop.start(too_late)
+
+    assert late.settled.wait(5)
+    assert too_late.settled.wait(5)
+    with pytest.raises(ExperimentClosed):
+        too_late.result()
 
 
 def test_the_time_to_unwind_covers_a_launch_and_an_end_of_commands() -> None:
@@ -621,9 +642,7 @@ def test_a_fork_has_a_loop_of_its_own_and_leaves_the_parents_alone() -> None:
             if not pid:
                 portal.hold(Kept("child's"))
                 portal.call(anyio.sleep, 0)
-                import gc
-                del kept
-                gc.collect()
+                kept.connection[1].close()
                 sys.exit(5)
             say(f"child exits {os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])}")
             say(portal.call(hear, *kept.connection))
@@ -635,6 +654,13 @@ def test_a_fork_has_a_loop_of_its_own_and_leaves_the_parents_alone() -> None:
     assert "Traceback" not in errors
 
 
-def test_the_loop_ends_with_the_interpreter_without_a_word() -> None:
-    """No thread, loop or descriptor is left for the interpreter to complain about."""
-    assert run_script(prelude("portal.call(anyio.sleep, 0)")) == (0, [], "")
+def test_the_loop_ends_before_the_interpreter_does() -> None:
+    """A thread that still ran while modules are taken down could crash it."""
+    assert run_script(
+        prelude("""
+            import atexit
+            atexit.register(lambda: say(str([t.name for t in threading.enumerate()])))
+            portal.call(anyio.sleep, 0)
+            say(str([t.name for t in threading.enumerate()]))
+        """)
+    ) == (0, ["['MainThread', 'precip']", "['MainThread']"], "")

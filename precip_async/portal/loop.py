@@ -131,7 +131,10 @@ class LoopThread:
         """Have `job` performed, in a copy of the caller's context."""
         self.jobs.add(job)
         context = contextvars.copy_context()
-        self._loop.call_soon_threadsafe(self._begin, job, context=context)
+        try:
+            self._loop.call_soon_threadsafe(self._begin, job, context=context)
+        except RuntimeError:  # the loop has ended, and nobody else would settle it
+            job.settled.set()
 
     def cancel(self, job: Job[Any]) -> None:
         """Have `job` unwind; one that has not begun is settled at once."""
