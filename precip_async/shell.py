@@ -46,9 +46,11 @@ _AFTER_SUDO = (
 # Ends what bears the mark: $0 its value, $1 the process group (0: not known), $2 tenths of a second
 # between TERM and KILL. What counts: the group and session, whoever has the mark in the environment
 # or the arguments it was started with, and the children of all these; [=] keeps `grep` from finding
-# itself. Prints what is left, if anything.
+# itself. Never this script, nor what it descends from, nor a group that is not one: in containers
+# half of the machine may be in session 0. Prints what is left, if anything.
 _END = r"""
-m=$0 g=$1 n=$2 i=0 told=' ' left= proc=
+m=$0 g=$1 n=$2 i=0 told=' ' left= proc= safe=" $$ 1 0 " a=$$
+[ "$g" -gt 1 ] 2>/dev/null || g=none
 [ -d /proc/self ] && proc=1
 table() {
   if [ -n "$proc" ]; then
@@ -73,13 +75,15 @@ marked() {
 }
 look() {
   them=' ' left=
-  for p in $(marked); do them="$them$p "; done
+  for p in $(marked); do
+    case $safe in *" $p "*) ;; *) them="$them$p ";; esac
+  done
   all=$(table)
   more=1
   while [ -n "$more" ]; do
     more=
     while read -r p q r s; do
-      case $them in *" $p "*) continue;; esac
+      case $safe$them in *" $p "*) continue;; esac
       [ "$r" = "$g" ] || [ "$s" = "$g" ] || case $them in *" $q "*) ;; *) continue;; esac
       them="$them$p " more=1
     done <<E
@@ -92,6 +96,15 @@ E
 $all
 E
 }
+all=$(table)
+while [ -n "$a" ]; do
+  b=$a a=
+  while read -r p q _; do
+    if [ "$p" = "$b" ]; then a=$q safe="$safe$q "; fi
+  done <<E
+$all
+E
+done
 while look; [ -n "$left" ]; do
   [ $i -ge $((n + 30)) ] && { echo $left; exit 9; }
   if [ $i -ge $n ]; then

@@ -25,7 +25,8 @@ class Conversation:
 
     Attributes:
         channel: The command's channel, once it has one.
-        group: Its process group on the instance, once it has said so; it has then begun.
+        group: Its process group on the instance, once it has said so; it has then begun. 0 when
+            what it said is no group.
         exit_code: Once it has exited.
         over: Whether its channel is closed: nothing will follow.
         heard: Bytes that have come.
