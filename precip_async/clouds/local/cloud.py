@@ -102,18 +102,15 @@ class LocalCloud:
             NameInUse: Instances that were left running hold the experiment's name.
             CloudError: The isolation can't be had, or the warden does not start.
         """
-        await anyio.to_thread.run_sync(clear_dead, self._base)
-        self._isolation = await self._choose()
-        state = State(self._base, access.experiment)
-        lock = await self._claim(state)
         try:
-            await self._start(state, access, lock)
-        except BaseException:
-            # Its line to us has ended: a warden that there may be ends, and clears what it took.
-            with anyio.move_on_after(CLOSE_TIMEOUT, shield=True):
-                await until_cleared(state, await anyio.to_thread.run_sync(state.read))
-            raise
-        self._access, self._record = access, await anyio.to_thread.run_sync(state.read)
+            await self._prepare(access)
+        except OSError as error:
+            raise CloudError(
+                f"the state of local instances can't be kept: {error}",
+                cloud="local",
+                operation="prepare",
+                hint=f"see to it that {self._base} can be written to",
+            ) from error
 
     async def launch(self, request: LaunchRequest) -> list[Machine]:
         """Begin to start machines. Image and type may be any: the machine is this computer's.
@@ -185,6 +182,20 @@ class LocalCloud:
                 hint="isolation='process' works anywhere",
             )
         return "process"
+
+    async def _prepare(self, access: Access) -> None:
+        await anyio.to_thread.run_sync(clear_dead, self._base)
+        self._isolation = await self._choose()
+        state = State(self._base, access.experiment)
+        lock = await self._claim(state)
+        try:
+            await self._start(state, access, lock)
+        except BaseException:
+            # Its line to us has ended: a warden that there may be ends, and clears what it took.
+            with anyio.move_on_after(CLOSE_TIMEOUT, shield=True):
+                await until_cleared(state, await anyio.to_thread.run_sync(state.read))
+            raise
+        self._access, self._record = access, await anyio.to_thread.run_sync(state.read)
 
     async def _claim(self, state: State) -> int:
         record = await anyio.to_thread.run_sync(state.read)

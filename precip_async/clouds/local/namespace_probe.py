@@ -23,9 +23,14 @@ _TRIAL: Final = """
 set -e
 mount -t tmpfs precip /tmp
 mkdir /tmp/upper /tmp/work /tmp/view
-mount -t overlay overlay -o lowerdir=/,upperdir=/tmp/upper,workdir=/tmp/work /tmp/view
-ip link add bridge type bridge
-ip link add cable master bridge type veth peer name other
+options=lowerdir=/,upperdir=/tmp/upper,workdir=/tmp/work
+echo "overlay /tmp/view overlay $options 0 0" >/tmp/fstab
+mount --all --fstab /tmp/fstab
+ip -batch - <<END
+link add bridge type bridge
+link add cable master bridge type veth peer name other
+END
+setpriv --bounding-set=-sys_module --reset-env true
 cd /tmp/view
 pivot_root . .
 """

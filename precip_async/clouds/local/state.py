@@ -54,7 +54,7 @@ class Record:
     @property
     def alive(self) -> bool:
         """Whether the warden lives."""
-        return processes.birth(self.pid) == self.born
+        return bool(self.born) and processes.birth(self.pid) == self.born
 
     def with_machines(self, ids: list[str]) -> Record:
         """The same with more machines."""
@@ -111,12 +111,12 @@ class State:
             os.close(lock)  # locked, but removed meanwhile: a lock on nothing
 
     def read(self) -> Record | None:
-        """The record; ``None`` while there is none."""
+        """The record; ``None`` while there is none, or when it is not of our making."""
         try:
             facts = json.loads((self.path / _RECORD).read_text(encoding="utf-8"))
-        except FileNotFoundError:
+            return Record(**facts | {"machines": tuple(facts["machines"])})
+        except (FileNotFoundError, ValueError, TypeError, KeyError):
             return None
-        return Record(**facts | {"machines": tuple(facts["machines"])})
 
     def write(self, record: Record) -> None:
         """Replace the record, at once and whole."""

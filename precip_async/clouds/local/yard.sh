@@ -59,9 +59,8 @@ while IFS=: read -r _ _ uid gid _ home _; do
 done </etc/passwd
 # Without PAM sshd takes a leading "!" for a locked account and refuses even its keys.
 if [ -f /etc/shadow ]; then
+    cp -p /etc/shadow upper/etc/shadow # for its owner and mode
     sed 's/^\([^:]*\):!/\1:*/' /etc/shadow >upper/etc/shadow
-    chmod --reference=/etc/shadow upper/etc/shadow
-    chown --reference=/etc/shadow upper/etc/shadow
 fi
 
 # No IPv6 between machines: with hundreds on one bridge their multicast chatter would flood it.
