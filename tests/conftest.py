@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import importlib.util
 import inspect
 import os
 import shutil
@@ -13,11 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from blockbuster import blockbuster_ctx
 from hypothesis import settings
 
 from tests import processes
 from tests.polling import until
 from tests.servers import sudo_rights, temporary_user
+from tests.sources import PACKAGE, ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
@@ -40,6 +43,25 @@ settings.load_profile("house")
 def anyio_backend() -> str:
     """The only backend: asyncssh is asyncio's."""
     return "asyncio"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nothing_blocks_the_loop() -> Iterator[None]:
+    """Fail what calls blocking functions on an event loop from within the package."""
+    # The facades block on purpose, also within a running loop (Jupyter's); the warden of local
+    # machines has a process and a loop of its own, where a look at a file keeps nobody waiting.
+    local = ROOT / PACKAGE / "clouds" / "local"
+    warden = [path.stem for path in local.glob("*.py") if not path.stem.startswith(("_", "cloud"))]
+    apart = ["portal", "sync", *(f"clouds.local.{name}" for name in warden)]
+    library, *excluded = (
+        importlib.util.module_from_spec(spec)
+        for name in (PACKAGE, *(f"{PACKAGE}.{name}" for name in apart))
+        if (spec := importlib.util.find_spec(name))
+    )
+    with blockbuster_ctx([library], excluded_modules=excluded) as guard:
+        for function in guard.functions.values():  # an import is paid once, when first needed
+            function.can_block_in("<frozen importlib._bootstrap>", "_find_and_load")
+        yield
 
 
 @pytest.fixture(autouse=True)

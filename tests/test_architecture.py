@@ -17,7 +17,10 @@ from tests.sources import PACKAGE, Source, package
 STOREYS: dict[str, tuple[str, ...]] = {
     "ground": ("errors", "events", "fleet", "limits", "results", "shell"),
     "edges": ("clouds", "home", "lab", "ssh"),
-    "conduct": ("boot", "experiment", "fanout"),
+    "conduct": (
+        *("boot", "ending", "experiment", "fanout", "how", "launch", "life", "reach", "settings"),
+        *("stage", "work"),
+    ),
     "experiments": ("experiments",),
     "faces": ("cli", "console", "portal", "sync", "testing"),
     "surface": ("", "__main__"),
@@ -27,7 +30,7 @@ OPEN = ("ground", "conduct", "faces")
 # Everything else comes from the standard library; anyio is everybody's, but for the ground.
 VENDORS: dict[str, tuple[str, ...]] = {
     "aioboto3": ("clouds.ec2",),
-    "asyncssh": ("ssh.openssh", "clouds.local.process*"),
+    "asyncssh": ("ssh.openssh*", "clouds.local.process*"),
     "cryptography": ("home.keys", "clouds.local.*"),
     "rich": ("console",),
 }
