@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+import math
 import selectors
 import threading
+import time
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import anyio
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Job", "LoopThread"]
 
+TICK = 0.5  # seconds; a signal that comes just as its thread falls asleep is seen no later
 STOP = 5.0  # seconds for the loop to end once nothing is open any more
 
 T = TypeVar("T")
@@ -56,6 +59,18 @@ class Job(Generic[T]):
             self.settled.set()
         else:
             self._scope.cancel()
+
+    def wait(self, within: float = math.inf) -> bool:
+        """Wait up to `within` seconds until it has settled, and say whether it has.
+
+        The wait is made of ticks: CPython looks for signals before it falls asleep, and one that
+        comes in between would wake nobody.
+        """
+        deadline = time.monotonic() + within
+        while not self.settled.wait(min(TICK, max(0.0, deadline - time.monotonic()))):
+            if time.monotonic() >= deadline:
+                return False
+        return True
 
     def result(self) -> T:
         """What the work returned or raised."""

@@ -103,12 +103,12 @@ class Portal:
         job = Job(work)
         try:
             loop.start(job)
-            job.settled.wait()
+            job.wait()
         except BaseException as interrupt:  # it reached us, not the loop: let the call unwind first
             loop.cancel(job)
-            if not job.settled.wait(min(NOTICE, unwind)):
+            if not job.wait(min(NOTICE, unwind)):
                 _say(f"interrupted; ending what runs (up to {unwind:.0f} s, Ctrl-C leaves at once)")
-            if not job.settled.wait(unwind):
+            if not job.wait(unwind):
                 interrupt.add_note(f"the interrupted call had not ended {unwind:.0f} s later")
             interrupt.__cause__ = job.error
             raise
@@ -159,7 +159,7 @@ class Portal:
         for job in jobs:
             loop.cancel(job)
         for job in jobs:
-            job.settled.wait(deadline - time.monotonic())
+            job.wait(deadline - time.monotonic())
 
     def _close(self, loop: LoopThread, left: list[Closable], within: float) -> None:
         async def close_every() -> None:
@@ -169,7 +169,7 @@ class Portal:
 
         job = Job(close_every)
         loop.start(job)
-        if job.settled.wait(within + NOTICE):
+        if job.wait(within + NOTICE):
             job.result()
         else:
             _say("closing did not end; `precip reap` ends what may still be running")
