@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import secrets
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import anyio
@@ -14,17 +17,37 @@ from precip_async.ssh.openssh import AsyncsshConnector, Login
 from precip_async.ssh.output import Budget, OutputFiles, run_command
 from precip_async.ssh.pool import Pool
 from precip_async.ssh.transport import Target
+from tests import processes
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Awaitable, Callable
-    from pathlib import Path
 
     from precip_async.results import CommandResult
     from precip_async.ssh.transport import Connector, Trust
     from tests.servers import OpenSSHServer
 
-__all__ = ["Counting", "Pins", "Rig", "in_child"]
+__all__ = ["Counting", "Nap", "Pins", "Rig", "in_child"]
+
+
+class Nap:
+    """A length to sleep that nobody else sleeps, so that its sleepers are found among all."""
+
+    def __init__(self) -> None:
+        self._length = f"{300 + secrets.randbelow(600)}.{secrets.randbelow(10**9):09}"
+
+    def __str__(self) -> str:
+        return f"sleep {self._length}"
+
+    def sleepers(self) -> list[processes.Process]:
+        """The processes that sleep it, whoever started them."""
+        found = []
+        for pid, process in processes.everything().items():
+            with contextlib.suppress(OSError):
+                line = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+                if line[:2] == [b"sleep", self._length.encode()] and process.alive():
+                    found.append(process)
+        return found
 
 
 class Pins:
