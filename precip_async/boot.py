@@ -1,15 +1,15 @@
 """From launched to ready: poll, probe, diagnose, replace.
 
 One describe call a round serves the whole experiment, however many instances are waited for and
-by however many ``wait``s. No task outlives the call that started it: of those who wait for a round,
-one makes it, and when that one is cancelled another does.
+by however many ``wait``s. No task outlives the call that started it: of the ``wait``s under way one
+makes the rounds, and when that one is over another does.
 """
 
 from __future__ import annotations
 
-import logging
 import re
 import time
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -20,12 +20,15 @@ from precip_async.errors import (
     BootError,
     BootTimeout,
     CloudError,
+    ConnectError,
     ConnectTimeout,
     ExperimentException,
     HostKeyMismatch,
     RemoteError,
+    Throttled,
 )
-from precip_async.events import InstanceReady, StateChanged, Waiting
+from precip_async.events import InstanceReady, StateChanged, Waiting, Warned
+from precip_async.fanout import task_group
 from precip_async.fleet import BootDiagnosis
 from precip_async.ssh.command import Conversation, Order, converse
 from precip_async.ssh.slot import backoff
@@ -36,18 +39,17 @@ if TYPE_CHECKING:
     from precip_async.clouds.base import Cloud, Machine
     from precip_async.events import Announcer
     from precip_async.fleet import Instance
-    from precip_async.launch import Launcher
+    from precip_async.launch import Launcher, Plan
     from precip_async.limits import Limits
     from precip_async.reach import Reach
     from precip_async.ssh.pool import Pool
+    from precip_async.ssh.transport import Target
 
 __all__ = ["Boot"]
 
-logger = logging.getLogger(__name__)
-
 CONSOLE_TAIL = 600  # characters of a console that a diagnosis shows
 CONSOLES = 8  # instances whose console is asked for, and at once
-CONSOLE_TIMEOUT = 10.0  # seconds
+CONSOLE_TIMEOUT = 3.0  # seconds: the wait's own time is up by then
 
 _OTHER_USER = re.compile(r"login as the user\s+\"?([a-z_][\w.-]*)\"?")
 
@@ -66,12 +68,18 @@ class Boot:
     ) -> None:
         self._cloud, self._launcher, self._pool, self._reach = cloud, launcher, pool, reach
         self._limits, self._announce = limits, announce
+        # What a probe leaves behind is `true`: ending it must not hold up a wait whose time is up.
+        self._brief = replace(
+            limits, kill_grace=min(1.0, limits.kill_grace), close_grace=min(1.0, limits.close_grace)
+        )
+        self._leading = anyio.Lock()  # held by the wait that makes the rounds
+        self._round = anyio.Event()  # set when a round is over, and made anew
         self._machines: Mapping[str, Machine] = {}
-        self._round: anyio.Event | None = None  # set when the round under way is over
+        self._trouble: CloudError | None = None  # why the last round brought nothing
         self._asked_at = self._changed_at = float("-inf")
 
     async def wait(self, instances: Sequence[Instance], timeout: float | None) -> None:
-        """Wait until all of `instances` are ready.
+        """Wait until all of `instances` are ready, but for those that are ended meanwhile.
 
         Args:
             instances: Which.
@@ -84,182 +92,211 @@ class Boot:
         If cancelled, instances go on booting and stay the experiment's.
         """
         began = time.monotonic()
+        await self._reach.recall(instances)
         missing = [instance for instance in instances if instance.state != "ready"]
-        self._announce_waiting(len(missing), len(instances))
+        self._announce_waiting(instances)
         with anyio.move_on_after(timeout) as scope:
-            async with anyio.create_task_group() as tasks:
-                for instance in missing:
-                    tasks.start_soon(self._drive_one, instance, instances)
+            async with task_group() as poller:
+                poller.start_soon(self._poll)
+                async with task_group() as tasks:
+                    for instance in missing:
+                        tasks.start_soon(self._drive_one, instance, instances)
+                poller.cancel_scope.cancel()
         await self._reach.pin()
-        missing = [instance for instance in missing if instance.state != "ready"]
-        if missing:
+        if missing := [one for one in missing if one.alive and one.state != "ready"]:
             kind = BootTimeout if scope.cancelled_caught else BootError
             diagnoses = {one.id: one.diagnosis or _unseen(one) for one in missing}
             await self._add_consoles(diagnoses)
             raise kind(diagnoses=diagnoses, waited=time.monotonic() - began)
 
     async def _drive_one(self, instance: Instance, selected: Sequence[Instance]) -> None:
-        async with self._launcher.plans[instance].lock:  # another wait may be at it, and finish it
-            if instance.state == "ready" or not instance.alive:
+        plan, before = self._launcher.plans[instance], instance.state
+        async with plan.lock:  # another wait may be at it, and bring it to its end
+            if instance.state == "failed" and before != "failed":
                 return
             try:
-                await self._drive(instance)
+                await self._drive(instance, plan)
             except ExperimentException as error:
-                self._diagnose(instance, f"it can't be replaced: {error}", "see the cloud's limits")
-                self._moved(instance, "failed")
-        left = sum(one.state not in ("ready", "failed") for one in selected)
-        self._announce_waiting(left, len(selected))
+                if instance.alive:
+                    self._fail(instance, _seen(instance), f"it can't be replaced: {error}")
+        self._announce_waiting(selected)
 
-    async def _drive(self, instance: Instance) -> None:
-        """See `instance` to ready, or to having failed for good."""
+    async def _drive(self, instance: Instance, plan: Plan) -> None:
+        """See `instance` to ready, to having failed for good, or to its end."""
         attempt = 0
-        probed = False
-        while True:
-            machine = await self._describe(instance, fresh=instance.state == "pending")
+        while instance.alive and instance.state != "ready":
             if instance.state == "failed":
-                seen = f"the cloud ended it: {machine.reason or 'no reason given'}"
-                self._diagnose(instance, seen, "")
-                if not await self._replaced(instance, seen):
+                if not await self._replaced(instance, plan, _seen(instance)):
                     return
-                attempt, probed = 0, False
+                attempt = 0
                 continue
-            if machine.public_address is None and machine.private_address is None:
-                known = "pending" if machine.state == "pending" else "running, but has no address"
-                self._diagnose(instance, f"the cloud says that it is {known}", "give it more time")
-                probed = True  # nothing more can be looked at
+            if self._reach.address(instance) is None:
+                self._look_at(instance)
             else:
                 attempt += 1
-                probed = True
-                if await self._probe(instance):
+                error = await self._probe(instance)
+                if error is not None and self._is_final(error):
                     return
-            if probed and self._overdue(instance):
-                seen = instance.diagnosis.seen if instance.diagnosis else "nothing"
-                if not await self._replaced(instance, f"not ready in time: {seen}"):
+            if instance.state in ("ready", "failed") or not instance.alive:
+                continue
+            if plan.overdue:  # judged after a look, so that time between the calls does not count
+                if not await self._replaced(
+                    instance, plan, f"not ready in time: {_seen(instance)}"
+                ):
                     return
-                attempt, probed = 0, False
+                attempt = 0
             elif attempt:
                 await anyio.sleep(min(1.0, backoff(attempt)))
+            else:
+                await self._round.wait()
 
-    def _overdue(self, instance: Instance) -> bool:
-        limit = self._launcher.plans[instance].boot_timeout
-        age = (datetime.now(UTC) - instance.launched_at).total_seconds()
-        return limit is not None and age > limit
+    def _is_final(self, error: RemoteError) -> bool:
+        """Whether trying again makes no sense: a machine that is no newcomer says no for good."""
+        refused = isinstance(error, AuthenticationFailed | HostKeyMismatch)
+        return refused and not self._cloud.traits.ends_machines
 
-    async def _replaced(self, instance: Instance, seen: str) -> bool:
+    async def _replaced(self, instance: Instance, plan: Plan, seen: str) -> bool:
         """Replace `instance`, unless it was launched often enough: then it has failed."""
-        if instance.launches >= self._launcher.plans[instance].boot_max_tries:
-            launches = f"launched {instance.launches} times"
-            self._diagnose(instance, f"{seen} ({launches})", "try another image or type")
-            self._moved(instance, "failed")
+        if instance.launches >= plan.boot_max_tries:
+            self._fail(instance, seen, f"launched {instance.launches} time(s): look at the image")
             return False
         await self._launcher.replace(instance, seen)
         return True
 
     # -- describing --------------------------------------------------------------------------
 
-    async def _describe(self, instance: Instance, *, fresh: bool) -> Machine:
-        """What the cloud says of `instance`, in a round not older than the interval."""
-        interval = self._interval()
-        while True:
-            machine = self._machines.get(instance.id)
-            recent = time.monotonic() - self._asked_at < interval
-            if machine is not None and recent and not fresh:
-                return machine
-            fresh = False
-            await self._next_round(interval)
+    async def _poll(self) -> None:
+        """Make the rounds; while another wait makes them, be ready to go on when it is over."""
+        async with self._leading:
+            while True:
+                await anyio.sleep(max(0.0, self._asked_at + self._interval() - time.monotonic()))
+                await self._make_round()
+                self._round.set()
+                self._round = anyio.Event()
 
     def _interval(self) -> float:
         limits = self._limits
-        if time.monotonic() - self._changed_at > limits.poll_idle_after:
+        idle = time.monotonic() - self._changed_at > limits.poll_idle_after
+        free = self._cloud.traits.poll_interval is not None  # asking costs nothing
+        if isinstance(self._trouble, Throttled) or (idle and not free):
             return limits.poll_interval_idle
-        return self._cloud.traits.poll_interval or limits.poll_interval
+        return self._launcher.interval
 
-    async def _next_round(self, interval: float) -> None:
-        """Wait for the round under way, or make one when none is."""
-        if self._round is not None:
-            await self._round.wait()
-            return
-        done = self._round = anyio.Event()
+    async def _make_round(self) -> None:
+        booting = [
+            one
+            for one in self._launcher.instances
+            if one.alive and one.state not in ("ready", "failed")
+        ]
+        machines: Mapping[str, Machine] = {}
+        trouble, self._trouble = self._trouble, None
         try:
-            await anyio.sleep(max(0.0, self._asked_at + interval - time.monotonic()))
-            booting = [
-                one
-                for one in self._launcher.instances
-                if one.alive and one.state not in ("ready", "failed")
-            ]
-            try:
+            if booting:
                 machines = await self._cloud.describe([one.id for one in booting])
-            except CloudError as error:  # asked again: the timeout is the caller's
-                logger.warning("describe failed: %s", error)
-                machines = {}
-            self._asked_at = time.monotonic()
-            self._take(booting, machines)
-        finally:
-            self._round = None
-            done.set()
-
-    def _take(self, booting: Sequence[Instance], machines: Mapping[str, Machine]) -> None:
-        if self._changed_at == float("-inf") or machines != self._machines:
-            self._changed_at = time.monotonic()
-        self._machines = machines
+        except CloudError as error:  # asked again: the timeout is the caller's
+            self._trouble = error
+            if str(error) != str(trouble):
+                text = f"the cloud can't be asked, and is asked again: {error}"
+                self._announce(Warned(experiment=self._announce.experiment, text=text))
+        self._asked_at = time.monotonic()
+        if self._changed_at == float("-inf") or (machines and machines != self._machines):
+            self._changed_at = self._asked_at
+        self._machines = machines or self._machines
         for instance in booting:
             if (machine := machines.get(instance.id)) is not None:
                 before = instance.state
                 self._launcher.saw(instance, machine)
                 if instance.state != before:
-                    self._moved(instance, instance.state)
+                    self._announce_state(instance)
+
+    def _look_at(self, instance: Instance) -> None:
+        """Diagnose an instance that can't be probed yet."""
+        if self._trouble is not None:
+            seen, advice = f"the cloud can't be asked: {self._trouble}", ""
+        elif instance.state == "pending":
+            seen, advice = "the cloud says that it is pending", "give it more time"
+        else:
+            seen, advice = (
+                "it runs, and has no address",
+                'give it more time, or see address="private"',
+            )
+        self._diagnose(instance, seen, advice)
 
     # -- probing -----------------------------------------------------------------------------
 
-    async def _probe(self, instance: Instance) -> bool:
+    async def _probe(self, instance: Instance) -> RemoteError | None:
         """Try once to reach `instance`; take down why it can't be."""
         target = self._reach.probed(instance)
-        timeout = self._limits.probe_timeout
         try:
-            async with self._pool.lease(target, timeout=timeout):
+            async with self._pool.lease(target, timeout=self._limits.probe_timeout):
                 pass
             if self._cloud.traits.ends_machines:
-                self._moved(instance, "reachable")
-                user = target.user or ""
-                order = Order(command="true", user=user, timeout=timeout)
-                talk = Conversation(order.mark)
-                await converse(self._pool, target, order, talk, self._limits, None)
+                if instance.state in ("pending", "running", "addressed"):
+                    instance.state = "reachable"
+                    self._announce_state(instance)
+                await self._run_true(target)
         except RemoteError as error:
-            self._diagnose(instance, *_explained(error))
-            return False
-        instance.state = "ready"
+            self._diagnose(instance, *self._explained(error))
+            return error
+        if instance.alive and instance.state != "failed":  # the cloud, or the user, was faster
+            self._is_ready(instance)
+        return None
+
+    async def _run_true(self, target: Target) -> None:
+        """See that commands run.
+
+        Raises:
+            RemoteError: They don't.
+        """
+        timeout = self._limits.probe_timeout
+        order = Order(command="true", user=target.user or "", timeout=timeout)
+        talk = Conversation(order.mark)
+        left = await converse(self._pool, target, order, talk, self._brief, None)
+        problem = ""
+        if left is not None:
+            problem = f"the login works, and a command does not end within {timeout:g} s"
+        elif talk.exit_code:
+            problem = f"the login works, and the command `true` exits with {talk.exit_code}"
+        if problem:
+            raise RemoteError(instance_id=target.instance_id, host=target.host, problem=problem)
+
+    def _is_ready(self, instance: Instance) -> None:
+        instance.state, instance.diagnosis = "ready", None
         instance.ready_at = datetime.now(UTC)
-        instance.diagnosis = None
-        seconds = (instance.ready_at - instance.launched_at).total_seconds()
         self._announce(
             InstanceReady(
                 experiment=self._announce.experiment,
                 instance_id=instance.id,
                 address=instance.public_address or "",
-                seconds=seconds,
+                seconds=(instance.ready_at - instance.launched_at).total_seconds(),
             )
         )
-        return True
 
     # -- telling -----------------------------------------------------------------------------
 
     def _diagnose(self, instance: Instance, seen: str, advice: str) -> None:
         instance.diagnosis = BootDiagnosis(stage=instance.state, seen=seen, advice=advice)
 
-    def _moved(self, instance: Instance, state: str) -> None:
-        instance.state = state  # type: ignore[assignment] # the callers pass states
-        seen = instance.diagnosis.seen if instance.diagnosis and state == "failed" else ""
+    def _fail(self, instance: Instance, seen: str, advice: str) -> None:
+        self._diagnose(instance, seen, advice)
+        instance.state = "failed"
+        self._announce_state(instance)
+
+    def _announce_state(self, instance: Instance) -> None:
         self._announce(
             StateChanged(
                 experiment=self._announce.experiment,
                 instance_id=instance.id,
                 state=instance.state,
-                seen=seen,
+                seen=_seen(instance) if instance.state == "failed" else "",
             )
         )
 
-    def _announce_waiting(self, pending: int, total: int) -> None:
-        self._announce(Waiting(experiment=self._announce.experiment, pending=pending, total=total))
+    def _announce_waiting(self, selected: Sequence[Instance]) -> None:
+        pending = sum(one.alive and one.state not in ("ready", "failed") for one in selected)
+        self._announce(
+            Waiting(experiment=self._announce.experiment, pending=pending, total=len(selected))
+        )
 
     async def _add_consoles(self, diagnoses: dict[str, BootDiagnosis]) -> None:
         """Add the end of the consoles, of the first few; the error must not wait long for them."""
@@ -269,43 +306,43 @@ class Boot:
                 console = await self._cloud.console(instance_id)
             except ExperimentException as error:
                 console = f"(not to be had: {error})"
-            diagnoses[instance_id] = BootDiagnosis(
-                stage=diagnosis.stage,
-                seen=diagnosis.seen,
-                advice=diagnosis.advice,
-                console=console[-CONSOLE_TAIL:],
-            )
+            diagnoses[instance_id] = replace(diagnosis, console=console[-CONSOLE_TAIL:])
 
         with anyio.move_on_after(CONSOLE_TIMEOUT):
-            async with anyio.create_task_group() as tasks:
+            async with task_group() as tasks:
                 for instance_id, diagnosis in list(diagnoses.items())[:CONSOLES]:
                     tasks.start_soon(add, instance_id, diagnosis)
+
+    def _explained(self, error: RemoteError) -> tuple[str, str]:
+        """What an error while probing means for the boot, and what to do about it."""
+        match error:
+            case AuthenticationFailed() if other := _OTHER_USER.search(error.problem):
+                user = other.group(1)
+                return (
+                    f"root login is disabled, this image wants user {user}",
+                    f'give login_user="{user}"; other users are then reached by sudo',
+                )
+            case AuthenticationFailed():
+                return (
+                    f"key refused: {error.problem}",
+                    "the key may not be installed yet, or belongs to another user: see login_user=",
+                )
+            case HostKeyMismatch():
+                return f"host key refused: {error.problem}", self._reach.mending
+            case ConnectTimeout():
+                return (
+                    f"port filtered, or silent: {error.problem}",
+                    "see the security group, ssh_cidr= and bastion=",
+                )
+            case ConnectError():
+                return f"refused: {error.problem}", "the SSH server may not be up yet"
+            case _:
+                return error.problem, "see its console"
+
+
+def _seen(instance: Instance) -> str:
+    return instance.diagnosis.seen if instance.diagnosis else f"it was {instance.state}"
 
 
 def _unseen(instance: Instance) -> BootDiagnosis:
     return BootDiagnosis(stage=instance.state, seen=f"it was {instance.state} when last looked at")
-
-
-def _explained(error: RemoteError) -> tuple[str, str]:
-    """What an error while probing means for the boot, and what to do about it."""
-    match error:
-        case AuthenticationFailed() if other := _OTHER_USER.search(error.problem):
-            user = other.group(1)
-            return (
-                f"root login is disabled, this image wants user {user}",
-                f'give login_user="{user}"; other users are then reached by sudo',
-            )
-        case AuthenticationFailed():
-            return (
-                f"key refused: {error.problem}",
-                "the key may not be installed yet, or belongs to another user: see login_user=",
-            )
-        case HostKeyMismatch():
-            return f"host key refused: {error.problem}", "find out who answers there"
-        case ConnectTimeout():
-            return (
-                f"port filtered, or silent: {error.problem}",
-                "see the security group, ssh_cidr= and bastion=",
-            )
-        case _:
-            return f"refused: {error.problem}", "the SSH server may not be up yet"

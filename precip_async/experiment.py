@@ -5,13 +5,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 
 from precip_async.clouds.base import Cloud, LaunchRequest
-from precip_async.errors import InvalidArgument
+from precip_async.errors import ExperimentClosed, HostKeyMismatch, InvalidArgument
 from precip_async.fanout import fan_out, in_child_task
 from precip_async.fleet import Tags, checked_tags, select
 from precip_async.how import How
 from precip_async.life import Life
 from precip_async.results import RunResults
-from precip_async.settings import Settings, Shared, checked_number, checked_parallel
+from precip_async.settings import (
+    Settings,
+    Shared,
+    checked_number,
+    checked_options,
+    checked_parallel,
+)
 
 if TYPE_CHECKING:
     import builtins
@@ -99,6 +105,9 @@ class Experiment(Life):
         if ebs_size is not None:
             _checked_count("ebs_size", ebs_size, 1 << 20)
         checked_number("boot_timeout", boot_timeout)
+        checked_options(options)
+        if user_data is not None and not isinstance(user_data, str | bytes):
+            raise InvalidArgument(f"user_data must be text or bytes, not {user_data!r}")
         request = LaunchRequest(
             token="",  # the launcher's to choose
             first=0,
@@ -111,17 +120,13 @@ class Experiment(Life):
             user_data=user_data,
             options={**(self._settings.options or {}), **(options or {})},
         )
-        launched: builtins.list[Instance] = []
 
-        async def launch() -> None:
-            launched.extend(
-                await stage.launcher.provision(
-                    request, boot_timeout=boot_timeout, boot_max_tries=boot_max_tries
-                )
+        async def launch() -> builtins.list[Instance]:
+            return await stage.launcher.provision(
+                request, boot_timeout=boot_timeout, boot_max_tries=boot_max_tries
             )
 
-        await in_child_task(launch)
-        return launched
+        return await in_child_task(launch)
 
     async def wait(self, tags: Tags = (), timeout: float | None = 600) -> builtins.list[Instance]:
         """Wait until the selected instances are ready: commands run on them.
@@ -129,6 +134,9 @@ class Experiment(Life):
         Args:
             tags: Which.
             timeout: Seconds for the whole call; ``None``: for ever.
+
+        Returns:
+            Those of them that were not ended meanwhile.
 
         Raises:
             BootTimeout: Some are not ready in time; what is ready stays usable, and calling again
@@ -145,7 +153,9 @@ class Experiment(Life):
             await stage.boot.wait(chosen, timeout)
 
         await in_child_task(boot)
-        return chosen
+        if stage.launcher.closed:
+            raise ExperimentClosed(f"experiment {self.name!r} was closed")
+        return [instance for instance in chosen if instance.alive]
 
     async def deprovision(self, tags: Tags = ()) -> None:
         """End the selected instances and wait until the cloud confirms it.
@@ -303,7 +313,7 @@ class Experiment(Life):
             on_output=on_output,
         )
         jobs = self._stage.command_jobs(self._ready(tags), how, cmd)
-        return RunResults(await self._each(jobs, parallel))
+        return RunResults(await self._each(jobs, parallel, results=True))
 
     async def copy_and_run(
         self,
@@ -337,31 +347,43 @@ class Experiment(Life):
             on_output=on_output,
         )
         jobs = await self._stage.script_jobs(self._ready(tags), how, local_script, args)
-        return RunResults(await self._each(jobs, parallel))
+        return RunResults(await self._each(jobs, parallel, results=True))
 
     # -- what the verbs share ----------------------------------------------------------------
 
     def _ready(self, tags: Tags) -> builtins.list[Instance]:
         chosen = self.instances(tags)
-        waiting = [one.id for one in chosen if one.state != "ready"]
-        if waiting:
-            raise InvalidArgument(f"not ready yet: {', '.join(waiting)}; call wait() first")
+        unready = [f"{one.id} is {one.state}" for one in chosen if one.state != "ready"]
+        if unready:
+            raise InvalidArgument(f"not ready: {', '.join(unready)}; call wait() first")
         if not chosen:
-            self._stage.warn(f"no instance bears all of the tags {checked_tags(tags)}")
+            wanted = ", ".join(map(repr, checked_tags(tags)))
+            self._stage.warn(
+                f"no instance bears the tags {wanted}" if wanted else "there are no instances"
+            )
         return chosen
 
     async def _each(
-        self, jobs: Sequence[Callable[[], Awaitable[Value]]], parallel: Parallel | None
+        self,
+        jobs: Sequence[Callable[[], Awaitable[Value]]],
+        parallel: Parallel | None,
+        *,
+        results: bool = False,
     ) -> builtins.list[Value]:
         """Do the jobs, one after the other or many at once, as `parallel` says."""
         given = self._settings.parallel if parallel is None else parallel
         checked_parallel(given)
         width = self.limits.max_hosts if given is True else int(given)
-        return await fan_out(jobs, _do, width=width)
+        stage = self._stage
 
+        async def do(job: Callable[[], Awaitable[Value]]) -> Value:
+            try:
+                return await job()
+            except HostKeyMismatch as error:
+                error.add_note(stage.reach.mending)
+                raise
 
-async def _do(job: Callable[[], Awaitable[Value]]) -> Value:
-    return await job()
+        return await fan_out(jobs, do, width=width, results=results)
 
 
 def _checked_count(what: str, value: object, most: int) -> None:

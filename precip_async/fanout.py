@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio
@@ -10,16 +11,22 @@ from precip_async.errors import CommandFailed, FleetError, RemoteError
 from precip_async.results import CommandResult, RunResults
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Sequence
 
-__all__ = ["fan_out", "in_child_task", "results_of"]
+    from anyio.abc import TaskGroup
+
+__all__ = ["fan_out", "in_child_task", "results_of", "task_group"]
 
 Item = TypeVar("Item")
 Value = TypeVar("Value")
 
 
 async def fan_out(
-    items: Sequence[Item], operation: Callable[[Item], Awaitable[Value]], *, width: int
+    items: Sequence[Item],
+    operation: Callable[[Item], Awaitable[Value]],
+    *,
+    width: int,
+    results: bool = False,
 ) -> list[Value]:
     """Do `operation` on each of `items` and return what came of it, in their order.
 
@@ -27,6 +34,7 @@ async def fan_out(
         items: On what.
         operation: What; what it raises other than a `RemoteError` ends everything.
         width: How many at once; 0: one after the other, and the first failure ends the series.
+        results: Whether an error carries the `CommandResult` of all that came so far.
 
     Raises:
         RemoteError: The first failure of a series.
@@ -47,26 +55,47 @@ async def fan_out(
                 if not width:
                     return
 
-    await in_child_task(work, min(width, len(items)) or 1)
+    async with task_group() as tasks:
+        for _ in range(min(width, len(items)) or 1):
+            tasks.start_soon(work)
     ordered = [outcomes[place] for place in sorted(outcomes)]
     failed = [outcome for outcome in ordered if isinstance(outcome, RemoteError)]
     if failed:
         error = FleetError(ordered) if width else failed[0]
-        error.results = results_of(ordered)
+        if results:
+            error.results = results_of(ordered)
         raise error
     return [outcome for outcome in ordered if not isinstance(outcome, RemoteError)]
 
 
-async def in_child_task(work: Callable[[], Coroutine[Any, Any, None]], count: int = 1) -> None:
-    """Do `work` in `count` tasks of a group; what a single one raises is raised as it is."""
+async def in_child_task(operation: Callable[[], Coroutine[Any, Any, Value]]) -> Value:
+    """Await `operation` in a task of its own.
+
+    asyncio's own cancellation knows no shields: it strikes whatever its task waits for. In a child
+    task `operation` is cancelled by anyio instead, and what it shields is left to end. The child's
+    error goes before a cancellation.
+    """
+    outcome: list[Value] = []
+
+    async def child() -> None:
+        outcome.append(await operation())
+
+    async with task_group() as tasks:
+        tasks.start_soon(child)
+    return outcome[0]
+
+
+@asynccontextmanager
+async def task_group() -> AsyncIterator[TaskGroup]:
+    """A task group that raises a task's error as it is; of several the first, which names them."""
     try:
         async with anyio.create_task_group() as tasks:
-            for _ in range(count):
-                tasks.start_soon(work)
+            yield tasks
     except BaseExceptionGroup as group:
-        if len(group.exceptions) > 1:
-            raise
-        raise group.exceptions[0] from group.exceptions[0].__cause__
+        first, *others = group.exceptions
+        for other in others:  # what ends everything often strikes more than once
+            first.add_note(f"and at the same time: {type(other).__name__}: {other}")
+        raise first from first.__cause__
 
 
 def results_of(outcomes: Iterable[object]) -> RunResults:

@@ -2,32 +2,41 @@
 
 from __future__ import annotations
 
+import time
 import uuid
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, ParamSpec, TypeVar
+from typing import TYPE_CHECKING
 
 import anyio
-import anyio.to_thread
 
-from precip_async.errors import CapacityUnavailable, CloudError, ExperimentException
+from precip_async.ending import Ender, not_ended
+from precip_async.errors import (
+    CapacityUnavailable,
+    CloudError,
+    EndpointUnreachable,
+    ExperimentClosed,
+    ExperimentException,
+    HomeError,
+)
 from precip_async.events import Deprovisioned, Deprovisioning, InstanceReplaced, Launched, Warned
-from precip_async.fleet import Instance
+from precip_async.fleet import BootDiagnosis, Instance
+from precip_async.home.journal import Journal
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Iterator, Sequence
 
     from precip_async.clouds.base import Cloud, LaunchRequest, Machine
+    from precip_async.ending import Books
     from precip_async.events import Announcer
-    from precip_async.home.journal import Journal
     from precip_async.limits import Limits
     from precip_async.reach import Reach
     from precip_async.ssh.pool import Pool
 
 __all__ = ["Launcher", "Plan"]
 
-P = ParamSpec("P")
-R = TypeVar("R")
+SWEEP = 10.0  # seconds for which a launch is looked for at least whose reply was lost
 
 
 @dataclass(slots=True, kw_only=True)
@@ -38,13 +47,22 @@ class Plan:
         request: What it was launched by, for one instance.
         boot_timeout: Seconds after which it is replaced when it is not ready.
         boot_max_tries: Launches at most.
+        asked_at: When its latest launch was asked for.
+        asked: Likewise, on the monotonic clock.
         lock: Held by whoever sees to its boot.
     """
 
     request: LaunchRequest
     boot_timeout: float | None
     boot_max_tries: int
-    lock: anyio.Lock = field(default_factory=anyio.Lock)
+    asked_at: datetime = field(default_factory=lambda: datetime.now(UTC))
+    asked: float = field(default_factory=time.monotonic)
+    lock: anyio.Lock = field(default_factory=anyio.Lock, init=False)
+
+    @property
+    def overdue(self) -> bool:
+        """Whether it should have been ready by now."""
+        return self.boot_timeout is not None and time.monotonic() - self.asked > self.boot_timeout
 
 
 class Launcher:
@@ -53,12 +71,13 @@ class Launcher:
     Attributes:
         instances: All that were ever provisioned, in their order, the ended ones included.
         plans: How each is to boot.
+        closed: Whether nothing is launched any more.
     """
 
     def __init__(
         self,
         cloud: Cloud,
-        journal: Journal,
+        books: Books,
         pool: Pool,
         reach: Reach,
         limits: Limits,
@@ -66,16 +85,22 @@ class Launcher:
     ) -> None:
         self.instances: list[Instance] = []
         self.plans: dict[Instance, Plan] = {}
-        self._cloud, self._journal, self._pool, self._reach = cloud, journal, pool, reach
+        self.closed = False
+        self._cloud, self._books, self._reach = cloud, books, reach
         self._limits, self._announce = limits, announce
-        self._launched = 0
-        self._one_at_a_time = anyio.CapacityLimiter(1)
+        self._ender = Ender(cloud, books, pool, reach, limits, announce)
+        self._launched = self._in_flight = 0
+        self._landed = anyio.Event()
+        self._lost: dict[str, Plan] = {}  # by token: launches of which nobody knows the outcome
+        self._longest = 0.0  # seconds that a launch has taken
 
-    async def write(self, method: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-        """Call a method of the journal in a thread, one at a time; not cancelled half-way."""
-        return await anyio.to_thread.run_sync(
-            lambda: method(*args, **kwargs), limiter=self._one_at_a_time
-        )
+    @property
+    def interval(self) -> float:
+        """Seconds between two describe rounds."""
+        most = self._limits.poll_interval
+        return min(most, self._cloud.traits.poll_interval or most)
+
+    # -- launching ---------------------------------------------------------------------------
 
     async def provision(
         self, request: LaunchRequest, *, boot_timeout: float | None, boot_max_tries: int
@@ -86,105 +111,52 @@ class Launcher:
 
         Raises:
             CloudError: The cloud refused, or gave fewer than ``min_count``; nothing is left.
+            HomeError: The journal can't be written; nothing is left.
         """
-        asked = datetime.now(UTC)
-        with anyio.CancelScope(shield=True):  # bounded by _launch; what it starts is ours at once
-            machines = await self._launch(request)
-            instances = [
-                Instance(
-                    id=machine.id,
-                    index=len(self.instances) + place,
-                    image_id=request.image_id,
-                    instance_type=request.instance_type,
-                    launched_at=asked,
-                    user_tags=request.tags,
-                    isolation=self._cloud.traits.isolation,
-                )
-                for place, machine in enumerate(machines)
-            ]
-            self.instances += instances
-            one = replace(request, count=1, min_count=1)
-            for instance, machine in zip(instances, machines, strict=True):
-                self.plans[instance] = Plan(
-                    request=one, boot_timeout=boot_timeout, boot_max_tries=boot_max_tries
-                )
-                self.saw(instance, machine)
-            for instance in instances:
-                self._announce(
-                    Launched(
-                        experiment=self._announce.experiment,
-                        instance_id=instance.id,
-                        image_id=instance.image_id,
-                        instance_type=instance.instance_type,
-                        tags=instance.user_tags,
-                    )
-                )
+        plan = Plan(
+            request=self._numbered(request),
+            boot_timeout=boot_timeout,
+            boot_max_tries=boot_max_tries,
+        )
+        with self._launching():
+            instances = self._adopt(plan, await self._launch(plan))
+            try:
+                await self._answered(plan, [one.id for one in instances])
+            except HomeError:
+                await self.terminate(instances)
+                raise
             if len(instances) < request.min_count:
                 await self.terminate(instances)
-                raise CapacityUnavailable(
-                    f"{request.min_count} asked for, {len(instances)} started, and ended again",
-                    cloud=self._cloud.traits.name,
-                    operation="provision",
-                    hint="ask for fewer, or with a lower min_count=",
-                )
+                raise self._too_few(request, len(instances))
         return instances
-
-    async def _launch(self, request: LaunchRequest) -> list[Machine]:
-        token = str(uuid.uuid4())
-        request = replace(request, token=token, first=self._launched)
-        self._launched += request.count
-        await self.write(
-            self._journal.intend,
-            token=token,
-            experiment=self._announce.experiment,
-            cloud=self._cloud.traits.name,
-            image_id=request.image_id,
-            instance_type=request.instance_type,
-            count=request.count,
-            first=request.first,
-            tags=request.tags,
-        )
-        machines: list[Machine] | None = None
-        try:
-            with anyio.move_on_after(self._limits.launch_timeout):
-                machines = await self._cloud.launch(request)
-            if machines is None:  # the reply is lost, and what it started must not be
-                with anyio.move_on_after(self._limits.launch_timeout):
-                    machines = await self._cloud.find(token)
-        except CloudError as error:
-            await self.write(self._journal.refused, token, str(error))
-            raise
-        if not machines:
-            found = (
-                "nothing was started" if machines is not None else "nobody knows what it started"
-            )
-            raise CloudError(
-                f"no answer within {self._limits.launch_timeout:.0f} s, and {found}",
-                cloud=self._cloud.traits.name,
-                operation="provision",
-                hint=f"the launch is in the journal as {token}",
-            )
-        await self.write(self._journal.answered, token, [machine.id for machine in machines])
-        return machines
 
     async def replace(self, instance: Instance, seen: str) -> None:
         """End the machine of `instance` and launch another in its place.
 
         Raises:
-            CloudError: The cloud refused; the instance has failed.
+            ExperimentException: The old one may still be running, or the cloud refused a new one.
+
+        If cancelled in between, the instance has failed, and can be replaced.
         """
-        plan, old = self.plans[instance], instance.id
-        await self.terminate([instance], announce=False)
-        instance.state = "failed"
-        asked = datetime.now(UTC)
-        with anyio.CancelScope(shield=True):  # bounded by _launch
-            machine = (await self._launch(plan.request))[0]
-            instance.id, instance.state = machine.id, "pending"
-            instance.launched_at, instance.ready_at = asked, None
-            instance.public_address = instance.private_address = None
-            instance.host_keys, instance.diagnosis = (), None
-            instance.launches += 1
-            self.saw(instance, machine)
+        old, instance.state = instance.id, "failed"
+        if problems := await self._ender.end([old], _unannounced, interval=self.interval):
+            raise not_ended(problems)
+        plan = self.plans[instance]
+        again = replace(plan, request=self._numbered(plan.request))
+        with self._launching():
+            machines = await self._launch(again)
+            for machine in machines[:1]:
+                instance.id, instance.state = machine.id, "pending"
+                instance.launched_at, instance.ready_at = again.asked_at, None
+                instance.public_address = instance.private_address = None
+                instance.host_keys, instance.diagnosis = (), None
+                instance.user_tags = _tags(again.request, machine)
+                instance.launches += 1
+                plan.asked, plan.asked_at = again.asked, again.asked_at
+                self.saw(instance, machine)
+            await self._answered(again, [machine.id for machine in machines])
+            if not machines:
+                raise self._too_few(again.request, 0)
         self._announce(
             InstanceReplaced(
                 experiment=self._announce.experiment,
@@ -195,95 +167,193 @@ class Launcher:
             )
         )
 
+    @contextmanager
+    def _launching(self) -> Iterator[None]:
+        """Shield a launch, which bounds itself, and let `close` know of it."""
+        if self.closed:
+            raise ExperimentClosed(f"experiment {self._announce.experiment!r} was closed")
+        self._in_flight += 1
+        try:
+            with anyio.CancelScope(shield=True):
+                yield
+        finally:
+            self._in_flight -= 1
+            self._landed.set()
+            self._landed = anyio.Event()
+
+    def _numbered(self, request: LaunchRequest) -> LaunchRequest:
+        first, self._launched = self._launched, self._launched + request.count
+        return replace(request, token=str(uuid.uuid4()), first=first)
+
+    async def _launch(self, plan: Plan) -> list[Machine]:
+        """Ask for a launch that was written down, and search for it where the reply is lost."""
+        request, limits = plan.request, self._limits
+        await self._books.write(
+            Journal.intend,
+            token=request.token,
+            experiment=self._announce.experiment,
+            cloud=self._cloud.traits.name,
+            endpoint=self._cloud.traits.endpoint,
+            image_id=request.image_id,
+            instance_type=request.instance_type,
+            count=request.count,
+            first=request.first,
+            tags=request.tags,
+        )
+        self._lost[request.token] = plan
+        plan.asked, plan.asked_at = time.monotonic(), datetime.now(UTC)
+        try:
+            with anyio.fail_after(limits.launch_timeout):
+                machines = await self._cloud.launch(request)
+        except (TimeoutError, EndpointUnreachable) as error:
+            if found := await self._sweep(request):
+                return found
+            silent = f"no answer within {limits.launch_timeout:.0f} s"
+            raise CloudError(
+                str(error) if isinstance(error, CloudError) else silent,
+                cloud=self._cloud.traits.name,
+                operation="provision",
+                hint="nothing that it may have started was found so far; it is looked for again "
+                f"when the experiment is closed (in the journal it is {request.token})",
+            ) from error
+        except ExperimentException as error:
+            del self._lost[request.token]
+            try:
+                await self._books.write(Journal.refused, request.token, str(error))
+            except HomeError as failure:  # the refusal comes first, and the journal's word is safe
+                error.add_note(f"and the journal could not be told: {failure}")
+            raise
+        self._longest = max(self._longest, time.monotonic() - plan.asked)
+        return machines
+
+    async def _sweep(self, request: LaunchRequest) -> list[Machine]:
+        """Search for what a launch has started whose reply was lost."""
+        found: list[Machine] = []
+        with anyio.move_on_after(min(self._limits.launch_timeout, max(SWEEP, self._longest))):
+            while len(found) < request.count:
+                try:
+                    found = await self._cloud.find(request.token)
+                except CloudError as error:  # asked again
+                    self._warn(str(error))
+                if len(found) < request.count:  # the rest may be on its way
+                    await anyio.sleep(self.interval)
+        return found
+
+    def _adopt(self, plan: Plan, machines: Sequence[Machine]) -> list[Instance]:
+        """Make what was launched the experiment's."""
+        one = replace(plan.request, count=1, min_count=1)
+        instances = []
+        for machine in machines:
+            instance = Instance(
+                id=machine.id,
+                index=len(self.instances),
+                image_id=one.image_id,
+                instance_type=one.instance_type,
+                launched_at=plan.asked_at,
+                user_tags=_tags(one, machine),
+                isolation=self._cloud.traits.isolation,
+            )
+            self.instances.append(instance)
+            self.plans[instance] = replace(plan, request=one)
+            self.saw(instance, machine)
+            instances.append(instance)
+            self._announce(
+                Launched(
+                    experiment=self._announce.experiment,
+                    instance_id=instance.id,
+                    image_id=instance.image_id,
+                    instance_type=instance.instance_type,
+                    tags=instance.user_tags,
+                )
+            )
+        return instances
+
+    async def _answered(self, plan: Plan, ids: list[str]) -> None:
+        self._lost.pop(plan.request.token, None)
+        await self._books.write(Journal.answered, plan.request.token, ids)
+
     def saw(self, instance: Instance, machine: Machine) -> None:
         """Take over what the cloud says of an instance. Its state only ever moves on from here."""
         instance.public_address = machine.public_address or instance.public_address
         instance.private_address = machine.private_address or instance.private_address
-        if machine.ssh_port is not None:
-            instance.ssh_port = machine.ssh_port
-        if machine.host_keys and machine.host_keys != instance.host_keys:
-            instance.host_keys = machine.host_keys
-            self._reach.told(instance)
+        self._reach.told(instance, machine)
         if not instance.alive:
             return
         if machine.state in ("failed", "terminated", "shutting-down"):
+            if instance.state != "failed":
+                why = f"the cloud ended it: {machine.reason or 'it gave no reason'}"
+                instance.diagnosis = BootDiagnosis(stage=instance.state, seen=why)
             instance.state = "failed"
         elif instance.state in ("pending", "running") and machine.state == "running":
-            instance.state = "addressed" if machine.public_address else "running"
+            instance.state = "running" if self._reach.address(instance) is None else "addressed"
 
-    async def terminate(self, instances: Sequence[Instance], *, announce: bool = True) -> None:
+    # -- ending ------------------------------------------------------------------------------
+
+    async def close(self, *, keep: bool) -> None:
+        """Launch nothing any more, wait for what is being launched, and end all unless `keep`.
+
+        Raises:
+            ExperimentException: Something may still be running.
+        """
+        self.closed = True
+        while self._in_flight:
+            await self._landed.wait()
+        if keep:
+            return
+        problems: dict[str, str] = {}
+        for token, plan in self._lost.copy().items():
+            try:
+                found = self._adopt(plan, await self._cloud.find(token))
+                await self._answered(plan, [one.id for one in found])
+            except ExperimentException as error:
+                problems[f"what the launch {token} may have started"] = str(error)
+        # also the failed ones: a cloud that says so may charge for them all the same
+        alive = [instance for instance in self.instances if instance.state != "terminated"]
+        if problems := problems | await self._terminate(alive):
+            raise not_ended(problems)
+
+    async def terminate(self, instances: Sequence[Instance]) -> None:
         """End `instances` and wait until the cloud confirms it, each on its own.
 
         Raises:
             ExperimentException: Some may still be running; the rest has ended.
         """
-        ids = [instance.id for instance in instances]
-        if not ids:
-            return
-        by_id = dict(zip(ids, instances, strict=True))
+        if problems := await self._terminate(instances):
+            raise not_ended(problems)
+
+    async def _terminate(self, instances: Sequence[Instance]) -> dict[str, str]:
+        by_id = {instance.id: instance for instance in instances}
+
+        def ended(one: str) -> None:
+            if by_id[one].state != "terminated":
+                by_id[one].state = "terminated"
+                self._announce(Deprovisioned(experiment=self._announce.experiment, instance_id=one))
+
         for instance in instances:
             instance.state = "terminating"
-            if announce:
-                self._announce(
-                    Deprovisioning(experiment=self._announce.experiment, instance_id=instance.id)
-                )
-        await self.write(self._journal.ending, ids)
-        async with anyio.create_task_group() as tasks:
-            for one in ids:
-                tasks.start_soon(self._pool.forget, one)
-        left = dict.fromkeys(ids, "")
-        with anyio.move_on_after(self._limits.terminate_timeout):
-            left = await self._ask_for_the_end(ids)
-            pending = [one for one in ids if one not in left]
-            while pending:
-                machines = await self._described(pending)
-                gone = [one for one in pending if machines is not None and _ends(machines.get(one))]
-                pending = [one for one in pending if one not in gone]
-                await self._ended([by_id[one] for one in gone], announce=announce)
-                if pending:
-                    await anyio.sleep(self._limits.poll_interval)
-        still = [instance.id for instance in instances if instance.state != "terminated"]
-        if still:
-            why = "; ".join({text for text in left.values() if text}) or (
-                f"the cloud did not confirm it within {self._limits.terminate_timeout:.0f} s"
+            self._announce(
+                Deprovisioning(experiment=self._announce.experiment, instance_id=instance.id)
             )
-            raise ExperimentException(
-                f"not known to have ended: {', '.join(still)}: {why}; look at the cloud itself"
-            )
+        return await self._ender.end([*by_id], ended, interval=self.interval)
 
-    async def _ask_for_the_end(self, ids: list[str]) -> dict[str, str]:
-        """Ask for all at once, and where that fails for each alone; return the failures."""
-        try:
-            await self._cloud.terminate(ids)
-        except CloudError as error:
-            if len(ids) == 1:
-                return {ids[0]: str(error)}
-            left: dict[str, str] = {}
-            for one in ids:
-                left |= await self._ask_for_the_end([one])
-            return left
-        return {}
+    # -- telling -----------------------------------------------------------------------------
 
-    async def _described(self, ids: list[str]) -> Mapping[str, Machine] | None:
-        try:
-            return await self._cloud.describe(ids)
-        except CloudError as error:  # asked again until the timeout
-            self._announce(Warned(experiment=self._announce.experiment, text=str(error)))
-            return None
+    def _warn(self, text: str) -> None:
+        self._announce(Warned(experiment=self._announce.experiment, text=text))
 
-    async def _ended(self, instances: Sequence[Instance], *, announce: bool) -> None:
-        if not instances:
-            return
-        for instance in instances:
-            instance.state = "terminated"
-            if announce:
-                self._announce(
-                    Deprovisioned(experiment=self._announce.experiment, instance_id=instance.id)
-                )
-        ids = [instance.id for instance in instances]
-        await self.write(self._journal.ended, ids)
-        await self._reach.forget(ids)
+    def _too_few(self, request: LaunchRequest, started: int) -> CloudError:
+        ended = ", and ended again" if started else ""
+        return CapacityUnavailable(
+            f"{request.min_count} asked for, {started} started{ended}",
+            cloud=self._cloud.traits.name,
+            operation="provision",
+            hint="ask for fewer, or with a lower min_count=",
+        )
 
 
-def _ends(machine: Machine | None) -> bool:
-    return machine is None or machine.state in ("shutting-down", "terminated", "failed")
+def _unannounced(instance_id: str) -> None:
+    """The end of a machine that is replaced is not the end of its instance."""
+
+
+def _tags(request: LaunchRequest, machine: Machine) -> tuple[str, ...]:
+    return tuple(dict.fromkeys((*request.tags, *machine.tags)))

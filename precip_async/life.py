@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Self
 
+import anyio
+
 from precip_async.errors import ExperimentClosed
 from precip_async.fanout import in_child_task
 from precip_async.home.names import checked_name, default_name
@@ -28,7 +30,8 @@ class Life:
         self._cloud, self._settings = cloud, settings
         self._name = default_name() if settings.name is None else checked_name(settings.name)
         self._open_stage: Stage | None = None
-        self._closed = False
+        self._opening = self._closed = False
+        self._gone: anyio.Event | None = None  # set when what was open is closed
 
     def __repr__(self) -> str:
         state = "open" if self._open_stage else "closed" if self._closed else "not open yet"
@@ -62,10 +65,26 @@ class Life:
         """
         if self._closed:
             raise ExperimentClosed(f"experiment {self._name!r} was closed: make a new one")
-        if self._open_stage is None:
-            from precip_async.stage import Stage  # half of all there is to import: only when used
+        if self._opening:
+            raise ExperimentClosed(f"experiment {self._name!r} is being opened already")
+        if self._open_stage is not None:
+            return
+        from precip_async.stage import Stage  # half of all there is to import: only when used
 
+        async def open_stage() -> None:
             self._open_stage = await Stage.open(self._name, self._cloud, self._settings)
+
+        self._opening = True
+        try:
+            await in_child_task(open_stage)
+        except BaseException:  # cancelled, it may be open all the same
+            await self._close_stage()
+            raise
+        finally:
+            self._opening = False
+        if self._closed:  # aclose() came by meanwhile
+            await self._close_stage()
+            raise ExperimentClosed(f"experiment {self._name!r} was closed while it was opened")
 
     async def aclose(self) -> None:
         """End the instances, unless ``keep``, and let go of everything. A second time: nothing.
@@ -76,9 +95,18 @@ class Life:
         Cancellation does not stop it, but its deadlines do: see ``limits``.
         """
         self._closed = True
+        await self._close_stage()
+
+    async def _close_stage(self) -> None:
         stage, self._open_stage = self._open_stage, None
         if stage is not None:
-            await in_child_task(stage.aclose)
+            self._gone = anyio.Event()
+            try:
+                await in_child_task(stage.aclose)
+            finally:
+                self._gone.set()
+        elif self._gone is not None:  # somebody else is at it
+            await self._gone.wait()
 
     async def __aenter__(self) -> Self:
         await self.open()

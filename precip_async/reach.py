@@ -16,14 +16,14 @@ from precip_async.ssh.pool import Pool
 from precip_async.ssh.transport import Target
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Iterable
     from pathlib import Path
 
-    from precip_async.clouds.base import Traits
+    from precip_async.clouds.base import Machine, Traits
     from precip_async.fleet import Instance
     from precip_async.home.directory import Home
     from precip_async.home.hostkeys import KnownHosts
-    from precip_async.settings import Settings
+    from precip_async.settings import AnyPath, Settings
     from precip_async.ssh.transport import Connector
 
 __all__ = ["Reach"]
@@ -34,15 +34,15 @@ SSH_PORT = 22
 class Reach:
     """The way to the instances of one experiment; the SSH layer's `Trust` as well."""
 
-    def __init__(
-        self, settings: Settings, traits: Traits, user_of: Callable[[str], str | None]
-    ) -> None:
-        self._settings, self._traits, self._user_of = settings, traits, user_of
-        self._current_user = settings.login_user or traits.login_user or _current_user()
+    def __init__(self, settings: Settings, traits: Traits) -> None:
+        self._settings, self._traits = settings, traits
+        self._usual_user = settings.login_user or traits.login_user or _current_user()
+        self._machines: dict[str, Machine] = {}  # by id: what the cloud said of each at last
         self._pins: HostKeys | None = None
         self._known: dict[str, tuple[str, ...]] = {}
         self._given: KnownHosts | None = None
         self._new: dict[str, str] = {}
+        self._file: AnyPath = ""
 
     async def open(self, home: Home) -> tuple[str, Pool]:
         """Read the keys; return our public key and the pool.
@@ -52,6 +52,7 @@ class Reach:
             InvalidArgument: A given key or file can't be.
         """
         self._pins = HostKeys(home)
+        self._file = self._settings.known_hosts or home.path / "host_keys"
         public_key, connector = await anyio.to_thread.run_sync(self._prepare, home)
         limits = self._settings.limits
         return public_key, Pool(connector, limits, bastion=self._settings.bastion is not None)
@@ -66,12 +67,15 @@ class Reach:
         own = ed25519_key(home)
         key = settings.path("ssh_key")
         public = load_key(key, settings.key_passphrase) if key else None
+        bastion = self._bastion()
+        if bastion is not None and self._given is None:
+            self._recall([bastion.alias])
         login = Login(
             keys=(key,) if key else () if settings.ssh_config else (own.private_openssh(),),
             passphrase=settings.key_passphrase,
             agent=settings.agent,
             config=settings.path("ssh_config"),
-            bastion=self._bastion(),
+            bastion=bastion,
             bastion_keys=_paths(settings.path("bastion_key")),
         )
         line = public.export_public_key("openssh").decode().strip() if public else own.public_line
@@ -80,10 +84,7 @@ class Reach:
     def _bastion(self) -> Target | None:
         if self._settings.bastion is None:
             return None
-        try:
-            host = parse_host(self._settings.bastion)
-        except InvalidArgument as error:
-            raise InvalidArgument(f"bastion: {error}") from error
+        host = parse_host(self._settings.bastion)
         port = host.port or SSH_PORT
         return Target(
             instance_id="the jump host",
@@ -92,6 +93,12 @@ class Reach:
             user=host.user or _current_user(),
             alias=f"{host.name}:{port}",
         )
+
+    def address(self, instance: Instance) -> str | None:
+        """Where `instance` is connected to; ``None`` while the cloud has not said."""
+        if self._settings.address == "private":
+            return instance.private_address
+        return instance.public_address
 
     def target(self, instance: Instance, user: str | None = None) -> tuple[Target, str | None]:
         """Where to connect for `user` on `instance`, and whom to become there by sudo.
@@ -119,26 +126,31 @@ class Reach:
         return user or self._traits.login_user or self._login_user(instance)
 
     def _login_user(self, instance: Instance) -> str:
-        return self._user_of(instance.id) or self._current_user
+        machine = self._machines.get(instance.id)
+        return (machine and machine.login_user) or self._usual_user
 
     def _login(self, instance: Instance, user: str) -> Target:
-        settings = self._settings
-        host = instance.public_address
-        if settings.address == "private":
-            host = instance.private_address
+        host = self.address(instance)
         if host is None:
             raise InvalidArgument(f"{instance.id} has no address yet: call wait() first")
-        configured = settings.ssh_config is not None
+        machine, settings = self._machines.get(instance.id), self._settings
         port: int | None = instance.ssh_port
-        alias = f"{host}:{port}" if self._traits.pins_hosts else instance.id
-        if configured:  # what nobody has said is the configuration's to say
-            port = None if port == SSH_PORT else port
-            said = self._user_of(instance.id) or settings.login_user
-            user_there = user if said or user != self._current_user else None
-            return Target(
-                instance_id=instance.id, host=host, port=port, user=user_there, alias=alias
-            )
-        return Target(instance_id=instance.id, host=host, port=port, user=user, alias=alias)
+        shown: str | None = user
+        if settings.ssh_config is not None:  # what nobody has said is the configuration's to say
+            said_port = machine is not None and machine.ssh_port is not None
+            port = port if said_port or settings.ssh_port != SSH_PORT else None
+            said_user = settings.login_user or (machine and machine.login_user)
+            shown = user if said_user or user != self._usual_user else None
+        return Target(
+            instance_id=instance.id,
+            host=host,
+            port=port,
+            user=shown,
+            alias=self._alias(instance, host),
+        )
+
+    def _alias(self, instance: Instance, host: str) -> str:
+        return f"{host}:{instance.ssh_port}" if self._traits.pins_hosts else instance.id
 
     # -- Trust -------------------------------------------------------------------------------
 
@@ -148,8 +160,6 @@ class Reach:
             return keys
         if self._given is not None:
             return self._given(target.host, target.port or SSH_PORT)
-        if self._traits.pins_hosts and self._pins is not None:
-            return self._pins.get(target.alias)
         return ()
 
     def learned(self, target: Target, key: str) -> bool:
@@ -160,31 +170,66 @@ class Reach:
         self._known[target.alias] = (key,)
         return True
 
-    def told(self, instance: Instance) -> None:
-        """Take the host keys that the cloud says `instance` has."""
-        if instance.host_keys:
-            self._known[instance.id] = instance.host_keys
+    def told(self, instance: Instance, machine: Machine) -> None:
+        """Take what the cloud says of how `instance` is reached."""
+        self._machines[instance.id] = machine
+        instance.ssh_port = machine.ssh_port or self._settings.ssh_port
+        if machine.host_keys:
+            instance.host_keys = machine.host_keys
+            self._known[instance.id] = machine.host_keys
+
+    async def recall(self, instances: Iterable[Instance]) -> None:
+        """Read the host keys that were pinned before, of machines that outlive experiments."""
+        if not self._traits.pins_hosts or self._given is not None:
+            return
+        addressed = [(one, host) for one in instances if (host := self.address(one))]
+        aliases = [self._alias(one, host) for one, host in addressed]
+        await anyio.to_thread.run_sync(self._recall, aliases)
+
+    def _recall(self, aliases: Iterable[str]) -> None:
+        assert self._pins is not None
+        for alias in aliases:
+            if alias not in self._new and (keys := self._pins.get(alias)):
+                self._known[alias] = keys
 
     async def pin(self) -> None:
-        """Write down the host keys that were learned since last time."""
+        """Write down the host keys that were learned since last time.
+
+        Raises:
+            HostKeyMismatch: Another process has met another key there since.
+        """
         new, self._new = self._new, {}
-        if new and self._pins is not None:
-            await anyio.to_thread.run_sync(self._write_pins, self._pins, new)
+        if new:
+            await anyio.to_thread.run_sync(self._pin, new)
 
-    @staticmethod
-    def _write_pins(pins: HostKeys, new: dict[str, str]) -> None:
+    def _pin(self, new: dict[str, str]) -> None:
+        assert self._pins is not None
+        others: list[str] = []
         for alias, key in new.items():
-            pinned = pins.pin(alias, [key])
+            pinned = self._pins.pin(alias, [key])
             if key.split()[:2] not in [line.split()[:2] for line in pinned]:
-                raise HostKeyMismatch(
-                    instance_id=alias,
-                    host=alias,
-                    problem="another process has just met another host key there: one of the two "
-                    "met an impostor",
-                )
+                self._known[alias] = pinned
+                others.append(alias)
+        if others:
+            raise HostKeyMismatch(
+                instance_id=", ".join(others),
+                host="",
+                problem="another process has just met another host key there: one of the two met "
+                f"an impostor; {self.mending}",
+            )
 
-    async def forget(self, ids: list[str]) -> None:
+    @property
+    def mending(self) -> str:
+        """What to do about a host key that is not the known one."""
+        return (
+            "find out who answers there; if the machine was reinstalled, remove its line from "
+            f"{self._file}"
+        )
+
+    async def forget(self, ids: Iterable[str]) -> None:
         """Forget the host keys of instances that have ended."""
+        for one in ids:
+            self._machines.pop(one, None)
         if self._traits.pins_hosts:
             return
         known = [one for one in ids if self._known.pop(one, None)]

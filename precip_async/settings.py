@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
+from precip_async.clouds.hosts import parse_host
 from precip_async.errors import InvalidArgument
 from precip_async.limits import Limits
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
 
     from precip_async.events import Observer
 
-__all__ = ["Settings", "Shared", "checked_number", "checked_parallel"]
+__all__ = [
+    "AnyPath",
+    "Parallel",
+    "Settings",
+    "Shared",
+    "checked_number",
+    "checked_options",
+    "checked_parallel",
+    "checked_user",
+]
 
 AnyPath = str | os.PathLike[str]
 Parallel = bool | int
@@ -101,7 +113,8 @@ class Settings:
     def __post_init__(self) -> None:
         checked_number("max_lifetime", self.max_lifetime)
         checked_parallel(self.parallel)
-        if not isinstance(self.ssh_port, int) or not 0 < self.ssh_port <= LAST_PORT:
+        checked_options(self.options)
+        if type(self.ssh_port) is not int or not 0 < self.ssh_port <= LAST_PORT:
             raise InvalidArgument(f"ssh_port must be from 1 to {LAST_PORT}, not {self.ssh_port!r}")
         if self.address not in ("public", "private"):
             raise InvalidArgument(f"address must be 'public' or 'private', not {self.address!r}")
@@ -109,21 +122,41 @@ class Settings:
             raise InvalidArgument(f"limits must be a Limits value, not {self.limits!r}")
         if self.login_user is not None:
             checked_user("login_user", self.login_user)
+        if self.key_passphrase is not None and not isinstance(self.key_passphrase, str):
+            raise InvalidArgument("key_passphrase must be a string")  # and never shown
+        if self.bastion is not None:
+            try:
+                parse_host(self.bastion)
+            except InvalidArgument as error:
+                raise InvalidArgument(f"bastion: {error}") from error
         for name in ("ssh_key", "ssh_config", "known_hosts", "bastion_key"):
-            path = getattr(self, name)
-            if path is not None and not Path(path).expanduser().is_file():
-                raise InvalidArgument(f"{name}: there is no file {path}")
-        for observer in self.observers:
-            if not callable(observer):
-                raise InvalidArgument(f"an observer must be callable, and {observer!r} is not")
+            self._check_file(name)
+        if not isinstance(self.verify, bool):
+            self._check_file("verify")
+        for name in ("keep", "agent"):
+            if not isinstance(getattr(self, name), bool):
+                raise InvalidArgument(f"{name} must be True or False, not {getattr(self, name)!r}")
+        try:
+            ipaddress.ip_network(str(self.ssh_cidr))
+        except ValueError as error:
+            raise InvalidArgument(f"ssh_cidr must be a network, as 192.0.2.0/24: {error}") from error
+        object.__setattr__(self, "observer", _checked_observers(self.observer))
+
+    def _check_file(self, name: str) -> None:
+        try:
+            path = self.path(name)
+        except TypeError:
+            raise InvalidArgument(
+                f"{name} must be the path of a file, not {getattr(self, name)!r}"
+            ) from None
+        if path is not None and not path.is_file():
+            raise InvalidArgument(f"{name}: there is no file {path}")
 
     @property
     def observers(self) -> tuple[Observer, ...]:
         """The observers, however they were given."""
-        given = self.observer
-        if given is None:
-            return ()
-        return (given,) if callable(given) else tuple(given)
+        assert isinstance(self.observer, tuple)
+        return self.observer
 
     def path(self, name: str) -> Path | None:
         """The path given as `name`, a leading ``~`` resolved."""
@@ -145,9 +178,33 @@ def checked_user(what: str, user: object) -> None:
         raise InvalidArgument(f"{what} must be the name of a user, not {user!r}")
 
 
+def checked_options(options: object) -> None:
+    """Raise `InvalidArgument` unless `options` can be launch parameters."""
+    if options is None:
+        return
+    if not isinstance(options, Mapping) or not all(isinstance(name, str) for name in options):
+        raise InvalidArgument(f"options must map names to values, not {options!r}")
+
+
 def checked_parallel(parallel: object) -> None:
     """Raise `InvalidArgument` unless `parallel` is a bool or a number from 1 on."""
     if not isinstance(parallel, bool | int) or (not isinstance(parallel, bool) and parallel < 1):
         raise InvalidArgument(
             f"parallel must be True, False, or how many at once from 1 on, not {parallel!r}"
         )
+
+
+def _checked_observers(given: Observer | Iterable[Observer] | None) -> tuple[Observer, ...]:
+    """The observers as a tuple: one that can be read once only, such as a generator, is read."""
+    if given is None:
+        return ()
+    try:
+        observers = (given,) if callable(given) else tuple(given)
+    except TypeError:
+        raise InvalidArgument(
+            f"observer must be a callable, or several of them, not {given!r}"
+        ) from None
+    for observer in observers:
+        if not callable(observer):
+            raise InvalidArgument(f"an observer must be callable, and {observer!r} is not")
+    return observers

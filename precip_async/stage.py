@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
@@ -11,7 +10,7 @@ import anyio.to_thread
 
 from precip_async.boot import Boot
 from precip_async.clouds.base import Access, Cloud
-from precip_async.clouds.hosts import HostsCloud
+from precip_async.ending import Books
 from precip_async.errors import ExperimentException, NameInUse
 from precip_async.events import Announcer, Opened, Warned
 from precip_async.home.directory import Home
@@ -29,8 +28,6 @@ if TYPE_CHECKING:
     from precip_async.ssh.pool import Pool
 
 __all__ = ["Stage"]
-
-logger = logging.getLogger(__name__)
 
 
 class Stage:
@@ -70,13 +67,13 @@ class Stage:
         for warning in home.warnings:
             self.warn(warning)
         hold = await in_thread(hold_name, home, self.name)
-        undo.callback(hold.release)
+        undo.push_async_callback(self._in_thread_for_sure, hold.release)
         journal = await in_thread(Journal.open, home)
-        undo.callback(journal.close)
+        undo.push_async_callback(self._in_thread_for_sure, journal.close)
+        self._books = Books(journal)
         self.output = (await in_thread(home.runtime, "output")) / self.name
-        self.cloud = cloud if isinstance(cloud, Cloud) else cloud(home)
-        user_of = self.cloud.user_of if isinstance(self.cloud, HostsCloud) else _nobody
-        self.reach = Reach(settings, self.cloud.traits, user_of)
+        self.cloud = cloud if isinstance(cloud, Cloud) else await in_thread(cloud, home)
+        self.reach = Reach(settings, self.cloud.traits)
         public_key, self.pool = await self.reach.open(home)
         undo.push_async_callback(self.pool.aclose)
         undo.push_async_callback(self._close_cloud)
@@ -88,38 +85,41 @@ class Stage:
                 keep=settings.keep,
             )
         )
-        self.launcher = Launcher(self.cloud, journal, self.pool, self.reach, limits, self.announce)
-        self.boot = Boot(self.cloud, self.launcher, self.pool, self.reach, limits, self.announce)
-        await self._settle(journal)
+        shared = (self.pool, self.reach, limits, self.announce)
+        self.launcher = Launcher(self.cloud, self._books, *shared)
+        self.boot = Boot(self.cloud, self.launcher, *shared)
+        await self._settle()
         traits = self.cloud.traits
         self.announce(Opened(experiment=self.name, cloud=traits.name, isolation=traits.isolation))
 
-    async def _settle(self, journal: Journal) -> None:
-        """See what an earlier experiment of this name has left, which died or kept it.
+    async def _settle(self) -> None:
+        """See what an earlier experiment of this name has left here, which died or kept it.
 
         Raises:
             NameInUse: Some of it still runs.
         """
-        write = self.launcher.write
-        rows = await write(journal.alive, self.name)
-        machines = await self.cloud.describe([row.instance_id for row in rows if row.instance_id])
-        for row in rows:
-            if not row.instance_id:
-                found = await self.cloud.find(row.token)
-                if found:
-                    await write(journal.answered, row.token, [machine.id for machine in found])
-                else:
-                    await write(journal.refused, row.token, "its experiment died; none was found")
-                machines = {**machines, **{machine.id: machine for machine in found}}
-        ended = {row.instance_id for row in rows if row.instance_id} - {
-            machine.id for machine in machines.values() if machine.state != "terminated"
-        }
-        await write(journal.ended, ended)
-        left = sorted(one.id for one in machines.values() if one.state != "terminated")
+        write, traits = self._books.write, self.cloud.traits
+        rows = [
+            row
+            for row in await write(Journal.alive, self.name)
+            if (row.cloud, row.endpoint) == (traits.name, traits.endpoint)  # ids mean nothing else
+        ]
+        known = [row.instance_id for row in rows if row.instance_id]
+        machines = dict(await self.cloud.describe(known)) if known else {}
+        for token in [row.token for row in rows if not row.instance_id]:
+            found = await self.cloud.find(token)
+            if found:
+                await write(Journal.answered, token, [machine.id for machine in found])
+            else:
+                await write(Journal.refused, token, "its experiment died; none was found")
+            machines |= {machine.id: machine for machine in found}
+        left = {one.id for one in machines.values() if one.state != "terminated"}
+        await write(Journal.ended, {*known, *machines} - left)
         if left:
             raise NameInUse(
                 name=self.name,
-                holder=f"instances that an earlier experiment left running: {', '.join(left)}",
+                holder="instances that an earlier experiment left running: "
+                + ", ".join(sorted(left)),
             )
 
     def warn(self, text: str) -> None:
@@ -139,29 +139,23 @@ class Stage:
             ExperimentException: Some may still be running; the rest was closed all the same.
         """
         limits = self.settings.limits
+        bound = 3 * limits.launch_timeout + limits.terminate_timeout  # launches in flight as well
         try:
-            if not self.settings.keep:
-                bound = limits.launch_timeout + limits.terminate_timeout
-                with anyio.move_on_after(bound, shield=True) as scope:
-                    await self._end_all()
-                if scope.cancelled_caught:
-                    raise ExperimentException(
-                        f"experiment {self.name!r}: its instances could not be ended in "
-                        f"{bound:.0f} s; look at the cloud itself"
-                    )
+            with anyio.move_on_after(bound, shield=True) as scope:
+                await self.launcher.close(keep=self.settings.keep)
+            if scope.cancelled_caught:
+                raise ExperimentException(
+                    f"experiment {self.name!r}: its instances could not be ended in "
+                    f"{bound:.0f} s; look at the cloud itself"
+                )
         finally:
             with anyio.move_on_after(4 * limits.close_grace, shield=True):
                 await self._undo.aclose()
-
-    async def _end_all(self) -> None:
-        # also the failed ones: a cloud that says so may charge for them all the same
-        alive = [one for one in self.launcher.instances if one.state != "terminated"]
-        await self.launcher.terminate(alive)
 
     async def _close_cloud(self) -> None:
         with anyio.move_on_after(self.settings.limits.terminate_timeout, shield=True):
             await self.cloud.aclose()
 
-
-def _nobody(instance_id: str) -> str | None:  # noqa: ARG001 - the signature of `user_of`
-    return None
+    async def _in_thread_for_sure(self, function: Callable[[], None]) -> None:
+        with anyio.move_on_after(self.settings.limits.close_grace, shield=True):
+            await anyio.to_thread.run_sync(function)

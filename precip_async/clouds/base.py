@@ -29,10 +29,12 @@ class Traits:
         ends_machines: Whether ``terminate`` ends machines. False for hosts that exist already:
             they are taken and given back, and need no probing beyond a connection.
         isolation: How machines on this computer are kept apart; empty elsewhere.
+        endpoint: What tells two clouds of one name apart: where it is spoken to, and the region.
+            An id means the same machine only at the same endpoint.
         pins_hosts: Whether machines live on beyond the experiment, so that their host keys are
             remembered by address rather than by instance id.
-        poll_interval: Seconds between two describe rounds where asking costs nothing; ``None``:
-            as the limits say.
+        poll_interval: Seconds between two describe rounds at most, where asking costs nothing;
+            ``None``: as the limits say.
     """
 
     name: str
@@ -40,6 +42,7 @@ class Traits:
     default_image: str | None = None
     ends_machines: bool = True
     isolation: str = ""
+    endpoint: str = ""
     pins_hosts: bool = False
     poll_interval: float | None = None
 
@@ -98,6 +101,8 @@ class Machine:
         ssh_port: The port of its SSH server; ``None``: the experiment's.
         host_keys: Its SSH host keys where they are known beforehand: OpenSSH public key lines
             without a host name or a comment.
+        login_user: Who logs in there, where this machine is not like the others.
+        tags: What it bears by itself, beside the tags that the user gave its launch.
         reason: Why it is in this state, in the cloud's words.
     """
 
@@ -107,6 +112,8 @@ class Machine:
     private_address: str | None = None
     ssh_port: int | None = None
     host_keys: tuple[str, ...] = ()
+    login_user: str | None = None
+    tags: tuple[str, ...] = ()
     reason: str = ""
 
 

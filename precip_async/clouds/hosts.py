@@ -123,14 +123,6 @@ class HostsCloud:
             pins_hosts=True,
         )
 
-    def user_of(self, machine_id: str) -> str | None:
-        """The user given with the host (``user@``), who is logged in as there."""
-        return self._hosts[machine_id].user
-
-    def tags_of(self, machine_id: str) -> tuple[str, ...]:
-        """The tags given with the host."""
-        return self._hosts[machine_id].tags
-
     async def prepare(self, access: Access) -> None:
         """Nothing to prepare: whether a host lets us in is seen when it is connected to."""
 
@@ -202,6 +194,8 @@ class HostsCloud:
             public_address=host.name,
             private_address=host.name,
             ssh_port=host.port,
+            login_user=host.user,
+            tags=host.tags,
         )
 
 

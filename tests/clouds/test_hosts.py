@@ -144,14 +144,14 @@ async def test_a_launch_asked_twice_takes_its_hosts_once() -> None:
     assert await cloud.find("another") == []
 
 
-async def test_users_and_tags_given_with_hosts_are_known_by_id() -> None:
-    """What the mapping says of a host is asked for by its machine's id."""
+async def test_users_and_tags_given_with_hosts_are_on_their_machines() -> None:
+    """What was said of a host is said of the machine that it is."""
     cloud = HostsCloud({"ann@a:2222": ["master", "big"], "b": "worker", "c": None})
 
     machines = await cloud.launch(request(3))
 
-    assert [cloud.user_of(m.id) for m in machines] == ["ann", None, None]
-    assert [cloud.tags_of(m.id) for m in machines] == [("master", "big"), ("worker",), ()]
+    assert [machine.login_user for machine in machines] == ["ann", None, None]
+    assert [machine.tags for machine in machines] == [("master", "big"), ("worker",), ()]
 
 
 @pytest.mark.parametrize("given", [{"ebs_size": 10}, {"options": {"KeyName": "x"}}])
