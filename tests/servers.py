@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import functools
 import getpass
 import os
+import pwd
 import re
 import secrets
 import shlex
@@ -33,6 +35,9 @@ __all__ = ["KeyType", "OpenSSHServer", "TemporaryUser", "make_key", "sudo_rights
 KeyType = Literal["ed25519", "rsa", "ecdsa"]
 START = 15.0  # seconds until sshd listens; it takes 0.05 on an idle machine
 STOP = 10.0  # seconds until everything of a killed server has ended
+USER = "precip-t"  # what the names of temporary users begin with
+HELD = Path("/run/precip-test")  # a directory for each of them, locked while it is in use
+SUDOERS = Path("/etc/sudoers.d")
 MARK = "PRECIP_TEST_SERVER"  # in the environment of every session's processes
 
 
@@ -260,29 +265,65 @@ class TemporaryUser:
 
 @contextlib.contextmanager
 def temporary_user() -> Iterator[TemporaryUser]:
-    """A new unprivileged user, removed afterwards with its home and its processes; takes root."""
-    name = f"precip-t{secrets.token_hex(4)}"
-    # '*' is no password and, unlike useradd's '!', does not lock the account for sshd.
-    administer("useradd", "--create-home", "--shell", "/bin/bash", "--password", "*", name)
-    try:
-        uid = int(administer("id", "--user", name))
-        yield TemporaryUser(name=name, uid=uid, home=Path("~" + name).expanduser())
-    finally:
-        while left := processes.owned_by(int(administer("id", "--user", name))):
+    """A new unprivileged user, removed afterwards with its home and its processes; takes root.
+
+    Users of test runs that were killed are removed first.
+    """
+    name = f"{USER}{secrets.token_hex(4)}"
+    with contextlib.ExitStack() as held:
+        with locked(HELD):
+            remove_abandoned()
+            held.enter_context(locked(HELD / name))
+        try:
+            # '*' is no password and, unlike useradd's '!', does not lock the account for sshd.
+            useradd = ("useradd", "--create-home", "--shell", "/bin/bash", "--password", "*")
+            administer(*useradd, name)
+            entry = pwd.getpwnam(name)
+            yield TemporaryUser(name=name, uid=entry.pw_uid, home=Path(entry.pw_dir))
+        finally:
+            remove_user(name)
+
+
+def remove_user(name: str) -> None:
+    """End a temporary user with all that is its own."""
+    for snippet in SUDOERS.glob(f"{name}-*"):
+        snippet.unlink(missing_ok=True)
+    with contextlib.suppress(KeyError):  # killed before it was made, or after it was removed
+        uid = pwd.getpwnam(name).pw_uid
+        while left := processes.owned_by(uid):
             processes.end(left)
         administer("userdel", "--remove", name)
+    (HELD / name).rmdir()
+
+
+def remove_abandoned() -> None:
+    """Remove the users that nobody holds any more: whoever made them was killed."""
+    for path in HELD.iterdir():
+        with contextlib.suppress(BlockingIOError), locked(path, wait=False):
+            remove_user(path.name)
+
+
+@contextlib.contextmanager
+def locked(directory: Path, *, wait: bool = True) -> Iterator[None]:
+    """Hold `directory`, made if missing, until the end of this block or of this process."""
+    directory.mkdir(mode=0o700, exist_ok=True)
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        yield
+    finally:
+        os.close(descriptor)
 
 
 @contextlib.contextmanager
 def sudo_rights(user: str, rule: str = "ALL=(ALL) NOPASSWD: ALL") -> Iterator[None]:
-    """Let `user` do what the sudoers `rule` says; takes root, and sudo."""
-    snippet = Path("/etc/sudoers.d") / f"precip-test-{secrets.token_hex(4)}"
+    """Let the temporary `user` do what the sudoers `rule` says; takes root, and sudo."""
+    snippet = SUDOERS / f"{user}-{secrets.token_hex(4)}"
+    partial = snippet.with_suffix(".partial")  # sudo skips names with a dot: it sees whole rules
     with tempfile.NamedTemporaryFile("w") as draft:
         draft.write(f"{user} {rule}\n")
         draft.flush()
         administer("visudo", "--check", "--quiet", f"--file={draft.name}")
-        # sudo skips names with a dot: it never sees the rule before it is whole.
-        partial = snippet.with_suffix(".partial")
         try:
             administer("install", "--mode=0440", draft.name, str(partial))
             partial.rename(snippet)

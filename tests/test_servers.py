@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import pwd
 import socket
+import sys
 from typing import TYPE_CHECKING
 
 import asyncssh
@@ -12,7 +13,8 @@ import pytest
 
 from tests import processes
 from tests.polling import eventually
-from tests.servers import OpenSSHServer, make_key, sudo_rights, temporary_user
+from tests.servers import SUDOERS, OpenSSHServer, make_key, sudo_rights, temporary_user
+from tests.sources import ROOT
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -226,3 +228,28 @@ async def test_commands_under_sudo_are_found_and_ended(
         )
 
     assert not running[0].alive()
+
+
+@pytest.mark.root
+async def test_the_user_of_a_killed_test_run_is_removed_by_the_next() -> None:
+    """A user whose maker was killed is gone, sudo rights included, once another one is made."""
+    program = (
+        "import signal, sys; from tests.servers import sudo_rights, temporary_user\n"
+        "with temporary_user() as user, sudo_rights(user.name):\n"
+        "    sys.stdout.write(user.name); sys.stdout.flush(); signal.pause()\n"
+    )
+    killed = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", program), stdout=asyncio.subprocess.PIPE, cwd=ROOT
+    )
+    assert killed.stdout is not None
+    name = (await asyncio.wait_for(killed.stdout.read(100), 30)).decode()
+    assert name in {entry.pw_name for entry in pwd.getpwall()}
+    killed.kill()
+    await killed.wait()
+
+    with temporary_user() as user:
+        names = {entry.pw_name for entry in pwd.getpwall()}
+
+    assert name not in names
+    assert user.name in names
+    assert not list(SUDOERS.glob(f"{name}*"))
