@@ -20,7 +20,7 @@ from tests import processes
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
-__all__ = ["Box", "Child", "Lot", "child_yard", "open_lot"]
+__all__ = ["USER_KEY", "Box", "Child", "Lot", "child_yard", "open_lot"]
 
 USER_KEY = asyncssh.generate_private_key("ssh-ed25519")
 PUBLIC = USER_KEY.export_public_key().decode().strip()

@@ -106,7 +106,8 @@ class ProcessYard:
 
     def died(self) -> set[str]:
         """The machines that ended by themselves since this was last asked."""
-        died, self._died = self._died, set()
+        died = set(self._died)
+        self._died.clear()
         return died
 
     async def release_ssh(self, machine_id: str) -> None:

@@ -107,6 +107,11 @@ class Child:
                 os.killpg(self.pid, number)
             self.send(number)
 
+    def stopped(self) -> bool:
+        """Whether it has been stopped, and not continued."""
+        flags = os.WSTOPPED | os.WNOHANG | os.WNOWAIT
+        return self.returncode is None and os.waitid(os.P_PID, self.pid, flags) is not None
+
     async def wait(self) -> int:
         """Wait until it has been reaped; cancelling leaves it as it is."""
         await self._gone.wait()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import signal
@@ -12,7 +13,7 @@ import asyncssh
 
 from precip_async.clouds.local.process_children import Child
 from precip_async.clouds.local.process_login import prelude
-from precip_async.clouds.local.process_space import Space
+from precip_async.clouds.local.process_space import Space, overslept
 from precip_async.clouds.local.process_ssh import listen
 from precip_async.clouds.local.process_sweep import MARK, end_marked
 from precip_async.clouds.local.yard import ROOT_REFUSAL, Placement, YardError
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["Machine"]
 
 END_TIMEOUT: Final = 20.0  # seconds until what won't end is reported
+LOOK: Final = 1.0  # seconds between two looks for sessions that sleep
 BACKLOG: Final = 4096  # connections that a server may leave unanswered
 
 
@@ -70,6 +72,7 @@ class Machine:
         self._ending = False
         self._end = anyio.Lock()
         self._children: set[Child] = set()
+        self._look: asyncio.TimerHandle | None = None
         self._acceptor: asyncssh.SSHAcceptor | None = None
         self._keys = asyncssh.import_authorized_keys(spec.authorized_key)
         self._refusing = asyncssh.import_authorized_keys(f"{ROOT_REFUSAL} {spec.authorized_key}")
@@ -122,6 +125,8 @@ class Machine:
             connection.abort()
         if self._space is not None:
             self._space.let_go()
+            if self._look is not None:
+                self._look.cancel()
         else:
             for child in self._children:
                 child.send_group(signal.SIGKILL)
@@ -141,7 +146,7 @@ class Machine:
 
     async def _end_all(self) -> None:
         if self._space is not None:
-            await self._space.end(self._wake)
+            await self._space.end(self._wake_all)
         else:
             await anyio.to_thread.run_sync(self._sweep)
         for child in list(self._children):
@@ -189,23 +194,26 @@ class Machine:
             exited=over,
         )
         self._children.add(child)
+        if self._space is not None and self._look is None:
+            self._look = asyncio.get_running_loop().call_later(LOOK, self._wake_some)
         return child
-
-    def output_ended(self, child: Child) -> None:
-        """Wake nsenter, should it sleep.
-
-        It stops itself when what it started is stopped, and is not continued along with it. Then
-        it could not report the exit, which is what the end of the output most often means.
-        """
-        if self._space is not None:
-            child.send(signal.SIGCONT)
 
     def log(self, line: str) -> None:
         """Write a line to its console."""
         if self._log >= 0:
             os.write(self._log, line.encode(errors="replace") + b"\n")
 
-    def _wake(self) -> None:
+    # nsenter stops itself when what it started is stopped, and is not continued along with it.
+
+    def _wake_some(self) -> None:
+        """Let those report an exit that slept through it."""
+        for child in self._children:
+            if overslept(child):
+                child.send(signal.SIGCONT)
+        again = asyncio.get_running_loop().call_later
+        self._look = again(LOOK, self._wake_some) if self._children else None
+
+    def _wake_all(self) -> None:
         # The kernel kills what runs in the space, and nsenter has to be awake to reap it. Were it
         # killed, that would fall to this computer's init, which may be slow, or never do it.
         for child in self._children:

@@ -20,6 +20,7 @@ import shutil
 import signal
 import socket
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
 import anyio
@@ -32,7 +33,7 @@ from precip_async.clouds.local.yard import YardError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-__all__ = ["Space", "SpaceTools"]
+__all__ = ["Space", "SpaceTools", "overslept"]
 
 START_TIMEOUT: Final = 20.0  # seconds; about 0.03 on an idle computer
 END_SECONDS: Final = 5  # until we end the holder by force
@@ -236,6 +237,19 @@ class Space:
         kinds = ["--mount", "--uts", "--ipc", "--pid", "--fork", "--kill-child"]
         user = ["--user", "--map-root-user"] if self._tools.user else []
         return [self._tools.unshare, *user, *kinds, "--"]
+
+
+def overslept(entered: Child) -> bool:
+    """Whether a command line of `Space.enter` is stopped although what it started has ended."""
+    if not entered.stopped():
+        return False
+    pid = entered.pid
+    try:
+        inside = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()
+        states = [Path(f"/proc/{one}/stat").read_bytes().rpartition(b")")[2] for one in inside]
+    except FileNotFoundError:  # a kernel that keeps no such list
+        return True
+    return all(state.split()[0] == b"Z" for state in states)
 
 
 _KINDS: Final = (("mount", "mnt"), ("uts", "uts"), ("ipc", "ipc"), ("pid", "pid"))

@@ -62,10 +62,6 @@ class Host(Protocol):
         """Start what a session asks for; `OSError` when that can't be."""
         ...
 
-    def output_ended(self, child: Child) -> None:
-        """Hear that nobody writes to a session any more: its exit should be near."""
-        ...
-
     def log(self, line: str) -> None:
         """Write a line to the machine's console."""
         ...
@@ -282,7 +278,6 @@ class Session(asyncssh.SSHServerSession[bytes]):
         if not self._outlets:
             if self._open:
                 self._channel.write_eof()
-            self._server.host.output_ended(self._child)
             self._close_if_over()
 
     def _over(self, code: int) -> None:
