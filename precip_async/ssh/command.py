@@ -95,9 +95,9 @@ async def converse(
         AuthenticationFailed: The login, or sudo, let no command run.
         ConnectError: There was no connection.
 
-    If cancelled, or if `talk` or `feed` raises, the command is ended before this returns. It is to
-    be called in a child of an anyio task group, where cancellation waits for shields: a bare
-    `asyncio.Task.cancel` in the moment of the start leaves the command to itself.
+    If cancelled, or if `talk` or `feed` raises, the command is ended before this returns. It is
+    best called in a child of an anyio task group, where cancellation waits for shields; a bare
+    `asyncio.Task.cancel` in the moment of the start costs the connection.
     """
     line = order.line(stdin=feed is not None)
     async with pool.lease(target) as lease:
@@ -199,17 +199,20 @@ class _Run:
         Shielded, and bounded by the graces. What can't be done now, the next connection does.
         """
         talk, limits = self._talk, self._limits
-        if talk.channel is None:
-            return ""  # it was never started: `start` is shielded
+        if talk.channel is None and not self._lease.doubtful:
+            return ""  # it was never started
         left = "the instance did not say in time whether anything is left"
         with anyio.move_on_after(2 * limits.kill_grace + limits.close_grace, shield=True):
-            with anyio.move_on_after(limits.kill_grace):
-                await talk.begun()
+            if talk.channel is not None:
+                with anyio.move_on_after(limits.kill_grace):
+                    await talk.begun()
             try:
                 left = await self._ended()
             except ExperimentException as error:
                 left = f"ending it failed: {error}"
-            if not left:  # the server frees the channel when all is gone
+            if (
+                talk.channel is not None and not left
+            ):  # the server frees the channel when all is gone
                 with anyio.move_on_after(CHANNEL_GRACE):
                     await talk.until_over()
         if left:

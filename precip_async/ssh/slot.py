@@ -189,12 +189,17 @@ class Slot:
 
 
 class Lease:
-    """The right to one channel of a slot's connection."""
+    """The right to one channel of a slot's connection.
 
-    __slots__ = ("_limits", "slot", "transport")
+    Attributes:
+        doubtful: Whether it is not known if the last command asked for was started.
+    """
+
+    __slots__ = ("_limits", "doubtful", "slot", "transport")
 
     def __init__(self, slot: Slot, transport: Transport, limits: Limits) -> None:
         self.slot, self.transport, self._limits = slot, transport, limits
+        self.doubtful = False
 
     async def start(self, line: str, receiver: Receiver, *, patient: bool = True) -> Channel:
         """Have the login shell run `line`, over a new connection where the old one had died.
@@ -216,6 +221,10 @@ class Lease:
                     shield=True, deadline=anyio.current_time() + self._limits.connect_timeout
                 ) as scope:
                     return await self.transport.start(line, receiver)
+            except anyio.get_cancelled_exc_class():  # by a bare Task.cancel, which passes shields
+                self.doubtful = True
+                self.drop()
+                raise
             except ConnectError as error:
                 attempt += 1
                 pause = backoff(attempt)

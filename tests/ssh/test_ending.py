@@ -318,3 +318,17 @@ async def test_cancelling_at_any_moment_leaves_nothing(rig: Rig, nap: Nap) -> No
 
     assert await rig.out("echo usable") == "usable"
     assert rig.connector.attempts == 1
+
+
+@pytest.mark.slow
+async def test_cancelling_a_bare_task_at_any_moment_leaves_nothing(rig: Rig) -> None:
+    """Cancellation by asyncio passes anyio's shields: even so no process is left."""
+    for step in range(40):
+        nap = Nap()
+        task = asyncio.create_task(rig.run(str(nap)))
+        await anyio.sleep(step * 0.0001)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await rig.out("true")  # what was asked for before this has begun by now
+        assert not nap.sleepers()
