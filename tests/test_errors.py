@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from precip_async import errors
@@ -311,6 +311,8 @@ def test_an_error_has_no_results_unless_given() -> None:
 
 
 @given(st.text(), st.integers(10, 300))
+@example("x" * 11, 10)
+@example("x" * 12, 11)
 def test_shortened_text_is_one_line_within_its_limit(text: str, limit: int) -> None:
     """Whatever the text, it is one line of at most that many characters; short ones are whole."""
     short = shortened(text, limit)
