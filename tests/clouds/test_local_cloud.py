@@ -194,9 +194,13 @@ async def test_two_experiments_share_a_home(
 
 
 async def test_kept_machines_outlive_the_script(
-    clouds: Callable[..., LocalCloud], isolation: Isolation, tmp_path: Path
+    clouds: Callable[..., LocalCloud],
+    isolation: Isolation,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """With ``keep`` machines go on after `aclose`; their name is taken until they are ended."""
+    monkeypatch.setattr(cloud_module, "KEPT_HANDOVER", 0.1)
     base = tmp_path / "local"
     cloud = clouds(isolation)
     await cloud.prepare(access(keep=True))
@@ -227,6 +231,41 @@ async def test_a_warden_without_machines_is_not_kept(
 
     await eventually(lambda: not record.alive)
     assert experiments_in(tmp_path / "local") == []
+
+
+async def test_a_name_is_free_once_nothing_is_kept_under_it(
+    clouds: Callable[..., LocalCloud], isolation: Isolation
+) -> None:
+    """Right after the last of its kept machines has ended, an experiment may start anew."""
+    cloud = clouds(isolation)
+    await cloud.prepare(access(keep=True))
+    (box,) = await boxes_of(cloud)
+    await cloud.terminate([box.id])
+    await cloud.aclose()
+
+    await clouds(isolation).prepare(access())
+
+
+@pytest.mark.parametrize("moment", [0.0, 0.05, 0.1, 0.15, 0.2])
+async def test_a_cancelled_prepare_leaves_nothing(
+    clouds: Callable[..., LocalCloud], isolation: Isolation, tmp_path: Path, moment: float
+) -> None:
+    """Cancelling `prepare` at any moment leaves neither warden nor directory after `aclose`."""
+    cloud = clouds(isolation)
+    with move_on_after(moment):
+        await cloud.prepare(access())
+    await cloud.aclose()
+
+    assert experiments_in(tmp_path / "local") == []
+    assert left_behind(tmp_path / "local") == []
+
+
+async def test_a_home_that_cannot_be_written_to_is_an_error(tmp_path: Path) -> None:
+    """Where no state can be kept, the error says where it was to be."""
+    (tmp_path / "file").touch()
+
+    with pytest.raises(CloudError, match=r"see to it that .*/file/local can be written to"):
+        await LocalCloud(tmp_path / "file" / "local", isolation="process").prepare(access())
 
 
 async def test_when_the_warden_is_killed_the_machines_are_terminated(

@@ -396,7 +396,7 @@ async def test_an_open_that_fails_keeps_nothing(
 
 
 async def test_twenty_start_together(yard: NamespaceYard) -> None:
-    """Twenty machines started at once all answer, and none waits for a packet that was lost."""
+    """Twenty machines started at once all answer, each at an address of its own."""
     boxes: list[Box] = []
 
     async def one() -> None:

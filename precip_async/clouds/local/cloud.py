@@ -36,6 +36,7 @@ Isolation = Literal["auto", "namespace", "process"]
 START_TIMEOUT: Final = 60.0  # seconds for a warden to stand ready, of which it needs about 0.2
 CLOSE_TIMEOUT: Final = 60.0  # seconds for it to end hundreds of machines and itself
 HANDOVER: Final = 15.0  # seconds that the warden of a script that was killed may take to end
+KEPT_HANDOVER: Final = 3.0  # likewise for one that was to keep machines and has none any more
 POLL_INTERVAL: Final = 0.1  # seconds; a round costs 0.2 ms, a machine starts in 50
 CONSOLE: Final = 16 * 1024  # bytes of a console that are shown
 _ID = re.compile(r"i-[0-9a-f]{17}")
@@ -195,11 +196,10 @@ class LocalCloud:
             with anyio.move_on_after(CLOSE_TIMEOUT, shield=True):
                 await until_cleared(state, await anyio.to_thread.run_sync(state.read))
             raise
-        self._access, self._record = access, await anyio.to_thread.run_sync(state.read)
 
     async def _claim(self, state: State) -> int:
         record = await anyio.to_thread.run_sync(state.read)
-        lock = await claim(state, patience=0.0 if record and record.keep else HANDOVER)
+        lock = await claim(state, patience=KEPT_HANDOVER if record and record.keep else HANDOVER)
         if lock is not None:
             return lock
         record = await anyio.to_thread.run_sync(state.read)
@@ -213,7 +213,6 @@ class LocalCloud:
         ours, theirs = socket.socketpair()
         try:
             try:
-                ours.setblocking(False)
                 await anyio.to_thread.run_sync(self._spawn, state, access, lock, theirs)
             finally:
                 os.close(lock)  # the warden has copies of both
@@ -225,13 +224,14 @@ class LocalCloud:
         try:
             with anyio.fail_after(START_TIMEOUT):
                 await greeting
+            self._record = await anyio.to_thread.run_sync(state.read)
         except BaseException as error:
             wire.close()
             if isinstance(error, WardenGone | TimeoutError):
                 hint = await anyio.to_thread.run_sync(_last_words, state)
                 raise _not_started(hint) from error
             raise
-        self._wire = wire
+        self._access, self._wire = access, wire
 
     def _spawn(self, state: State, access: Access, lock: int, line: socket.socket) -> None:
         """Start the warden, which takes over the lock and its end of the line. Blocks."""

@@ -97,6 +97,7 @@ class Wire(asyncio.Protocol):
                 error = _gone(operation)
                 error.__cause__ = exc
                 future.set_exception(error)
+                future.exception()  # one that nobody has come to wait for is no news
         self._waiting.clear()
 
     def _hand_out(self, reply: dict[str, Any]) -> None:
