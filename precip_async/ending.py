@@ -82,7 +82,7 @@ class Ender:
         if not ids:
             return {}
         limit = self._limits.terminate_timeout
-        problems = dict.fromkeys(ids, f"the cloud did not confirm it within {limit:.0f} s")
+        problems = dict.fromkeys(ids, f"the cloud did not confirm it within {limit:g} s")
         try:
             await self._books.write(Journal.ending, ids)
         except HomeError as error:  # machines that nobody wants come before the books

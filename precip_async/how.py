@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from os import PathLike, fspath
 from typing import TYPE_CHECKING
 
 from precip_async.errors import InvalidArgument
-from precip_async.settings import AnyPath, checked_number
+from precip_async.settings import AnyPath, checked_number, checked_user
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -42,6 +43,13 @@ class How:
             raise InvalidArgument(f"stdin must be text or bytes, not {self.stdin!r}")
         if self.on_output is not None and not callable(self.on_output):
             raise InvalidArgument(f"on_output must be callable, not {self.on_output!r}")
+        if self.cwd is not None and (not isinstance(self.cwd, str) or not self.cwd):
+            raise InvalidArgument(f"cwd must be a directory there, not {self.cwd!r}")
+        if self.user is not None:
+            checked_user("user", self.user)
+        base = self.output_base_name
+        if base is not None and (not isinstance(base, str | PathLike) or not fspath(base)):
+            raise InvalidArgument(f"output_base_name must be the beginning of a path, not {base!r}")
 
     @property
     def input(self) -> bytes | None:

@@ -208,7 +208,7 @@ class Launcher:
         except (TimeoutError, EndpointUnreachable) as error:
             if found := await self._sweep(request):
                 return found
-            silent = f"no answer within {limits.launch_timeout:.0f} s"
+            silent = f"no answer within {limits.launch_timeout:g} s"
             raise CloudError(
                 str(error) if isinstance(error, CloudError) else silent,
                 cloud=self._cloud.traits.name,

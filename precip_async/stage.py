@@ -146,7 +146,7 @@ class Stage:
             if scope.cancelled_caught:
                 raise ExperimentException(
                     f"experiment {self.name!r}: its instances could not be ended in "
-                    f"{bound:.0f} s; look at the cloud itself"
+                    f"{bound:g} s; look at the cloud itself"
                 )
         finally:
             with anyio.move_on_after(4 * limits.close_grace, shield=True):

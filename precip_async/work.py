@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import anyio.to_thread
 
-from precip_async.errors import CommandFailed, ExperimentException, InvalidArgument
+from precip_async.errors import CommandFailed, ConnectError, ExperimentException, InvalidArgument
 from precip_async.events import (
     CommandEnded,
     CommandStarted,
@@ -25,7 +25,7 @@ from precip_async.events import (
     TransferEnded,
     TransferStarted,
 )
-from precip_async.shell import join
+from precip_async.shell import MARK, join
 from precip_async.ssh import download, upload
 from precip_async.ssh.command import Order
 from precip_async.ssh.output import Budget, OutputFiles, run_command
@@ -98,6 +98,8 @@ class _Command:
             isinstance(text, str) for pair in env.items() for text in pair
         ):
             raise InvalidArgument(f"env must map strings to strings, not {env!r}")
+        if MARK in env:
+            raise InvalidArgument(f"{MARK} is how a command is found again: env can't set it")
         return dict(env)
 
     async def run(self) -> CommandResult:
@@ -200,14 +202,15 @@ async def script_jobs(
     Raises:
         InvalidArgument: There is no such file, or something of it can't be run.
     """
+    if not isinstance(local_script, str | os.PathLike) or not os.fspath(local_script):
+        raise InvalidArgument(f"local_script must be the path of a file, not {local_script!r}")
     local = Path(local_script)
-    if not await anyio.to_thread.run_sync(local.is_file):
-        raise InvalidArgument(f"local_script: there is no file {local}")
+    await _check_there("local_script", "file", [local], Path.is_file)
     budget = Budget(stage.settings.limits.output_total)
     jobs: list[Callable[[], Awaitable[CommandResult]]] = []
     for place, instance in enumerate(instances):
         words = args(instance) if callable(args) else args
-        if isinstance(words, str) or not all(isinstance(word, str) for word in words):
+        if not isinstance(words, list | tuple) or not all(isinstance(word, str) for word in words):
             raise InvalidArgument(f"args must be a list of strings, not {words!r}")
         remote = f"/tmp/precip-{secrets.token_hex(8)}"  # noqa: S108 - 64 random bits, mode 0700
         run = _Command(
@@ -227,29 +230,41 @@ async def script_jobs(
 async def _run_script(run: _Command, local: Path, remote: str) -> CommandResult:
     stage, limits = run.stage, run.stage.settings.limits
     bare = replace(run.order, env={}, cwd=None)
+    there = True
     try:
         copy = replace(bare, mark=f"{bare.mark}c")
-        await upload.put(stage.pool, run.target, copy, limits, local, remote)
+        try:
+            await upload.put(stage.pool, run.target, copy, limits, local, remote)
+        except ConnectError:
+            there = False
+            raise
         return await run.run()
     finally:
-        with anyio.move_on_after(limits.close_grace, shield=True):
-            order = replace(bare, command=f"rm -f {remote}", mark=f"{bare.mark}r")
-            try:
-                await _quietly(stage, run.target, order)
-            except ExperimentException as error:
-                stage.warn(f"{run.instance.id}: {remote} could not be removed: {error}")
+        if there:
+            bare = replace(bare, command=f"rm -f {remote}", mark=f"{bare.mark}r", timeout=None)
+            await _remove(run, bare, remote)
 
 
-async def _quietly(stage: Stage, target: Target, order: Order) -> None:
-    await run_command(
-        stage.pool,
-        target,
-        order,
-        stage.settings.limits,
-        index=0,
-        budget=Budget(0),
-        files=OutputFiles(stage.output_stem("unseen"), always=False),
-    )
+async def _remove(run: _Command, order: Order, remote: str) -> None:
+    """Remove a script, in bounded time; where that fails, say so."""
+    stage, limits = run.stage, run.stage.settings.limits
+    trouble = f"not in {limits.close_grace:g} s"
+    with anyio.move_on_after(limits.close_grace, shield=True):
+        try:
+            removed = await run_command(
+                stage.pool,
+                run.target,
+                order,
+                limits,
+                index=0,
+                budget=Budget(limits.output_limit),
+                files=OutputFiles(stage.output_stem("unseen"), always=False),
+            )
+            trouble = "" if removed.ok else removed.stderr.strip() or f"rm says {removed.exit_code}"
+        except ExperimentException as error:
+            trouble = str(error)
+    if trouble:
+        stage.warn(f"{run.instance.id}: {remote} could not be removed: {trouble}")
 
 
 # -- transfers -------------------------------------------------------------------------------
@@ -276,17 +291,19 @@ async def put_jobs(
         needed[local] = None
         remote = _text_of("remote_path", remote_path, instance)
         jobs.append(partial(_put, stage, instance, how, local, remote))
-    await _check_there("file or directory", needed)
+    await _check_there("local_path", "file or directory", needed, Path.exists)
     return jobs
 
 
-async def _check_there(what: str, paths: Iterable[Path]) -> None:
-    """Raise `InvalidArgument` for the first of `paths` that is missing."""
+async def _check_there(
+    name: str, what: str, paths: Iterable[Path], is_there: Callable[[Path], bool]
+) -> None:
+    """Raise `InvalidArgument` for the first of `paths` that is not there."""
     missing = await anyio.to_thread.run_sync(
-        lambda: next((path for path in paths if not path.exists()), None)
+        lambda: next((path for path in paths if not is_there(path)), None)
     )
     if missing is not None:
-        raise InvalidArgument(f"local_path: there is no {what} {missing}")
+        raise InvalidArgument(f"{name}: there is no {what} {missing}")
 
 
 async def _put(stage: Stage, instance: Instance, how: How, local: Path, remote: str) -> None:
@@ -318,7 +335,7 @@ async def get_jobs(
         needed[Path(local) if local.endswith("/") else Path(local).parent] = None
         suffix = f".{instance.id}" if len(instances) > 1 else ""
         jobs.append(partial(_get, stage, instance, how, remote, local, suffix))
-    await _check_there("directory", needed)
+    await _check_there("local_path", "directory", needed, Path.is_dir)
     return jobs
 
 
