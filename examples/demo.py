@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import sys
-import tempfile
 import time
 from pathlib import Path
 
 from precip_async import ExperimentException, LocalExperiment
 
+FOLDER = Path(".precip-demo")  # always the same: what a killed demo leaves, the next one removes
 ISOLATIONS = {
     "namespace": "Linux, root and OpenSSH are here; each has its own network",
-    "process": "without root, or what namespaces need; one process serves them all",
+    "process": "namespaces take Linux, root and OpenSSH; one process serves all",
 }
 COMMAND = 'echo "$(hostname), $((PRECIP_INDEX + 1)) of $PRECIP_COUNT, as $(id -un)"'
 ANSWER = 'read -r question <question.txt && echo "$question Yes, says $(hostname)." >answer.txt'
 
 
-async def demo(folder: Path) -> None:
+async def demo() -> None:
     """Do what an experiment does, and tell of it."""
     began = time.monotonic()
     async with LocalExperiment() as exp:
@@ -35,16 +36,16 @@ async def demo(folder: Path) -> None:
         for r in results.by_instance:
             tell("", f"{r.instance_id} exited with {r.exit_code}: {r.stdout.strip()}")
 
-        question = folder / "question.txt"
+        question = FOLDER / "question.txt"
         question.write_text("Has this file come from far?\n")
         await exp.put(["worker"], question, "question.txt", parallel=True)
         tell("Put", f"{question} to ~/question.txt on each")
         await exp.run(["worker"], ANSWER, parallel=True)
-        answers = await exp.get(["worker"], "answer.txt", folder / "answer.txt", parallel=True)
-        tell("Got", f"~/answer.txt of each, as {answers[0].parent}/answer.txt.<instance id>")
+        answers = await exp.get(["worker"], "answer.txt", FOLDER / "answer.txt", parallel=True)
+        tell("Got", f"~/answer.txt of each, as {FOLDER}/answer.txt.<instance id>")
         for answer in answers:
-            tell("", f"{answer.name}: {answer.read_text().strip()}")
-    tell("Deprovisioned", f"all of them, and gone; it took {time.monotonic() - began:.1f} s in all")
+            tell("", f"{answer.suffix[1:]}: {answer.read_text().strip()}")
+    tell("Deprovisioned", f"all three, and gone; it took {time.monotonic() - began:.1f} s in all")
 
 
 def tell(what: str, text: str) -> None:
@@ -54,9 +55,11 @@ def tell(what: str, text: str) -> None:
 
 if __name__ == "__main__":
     try:
-        with tempfile.TemporaryDirectory(prefix="precip-demo-") as temporary:
-            asyncio.run(demo(Path(temporary)))
-    except ExperimentException as error:
+        FOLDER.mkdir(exist_ok=True)
+        asyncio.run(demo())
+    except (ExperimentException, OSError) as error:
         sys.exit(f"The demo failed: {error}")
     except KeyboardInterrupt:
         sys.exit("Interrupted; the instances are gone.")
+    finally:
+        shutil.rmtree(FOLDER, ignore_errors=True)

@@ -161,7 +161,7 @@ def test_the_demo_tells_what_it_did(isolation: str, tmp_path: Path) -> None:
         "2",
         "3",
     ]
-    assert len(re.findall(rf"answer.txt.{INSTANCE}: .*\? Yes, says ", ran.stdout)) == 3
+    assert len(re.findall(rf"{INSTANCE}: .*\? Yes, says ", ran.stdout)) == 3
     assert "Deprovisioned" in ran.stdout
     assert list(tmp_path.iterdir()) == []
 
