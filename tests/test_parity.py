@@ -22,6 +22,13 @@ RENAMED = {
 TWINS_ONLY = {"quiet"}  # parameters of the constructors: async classes write nothing anyway
 
 
+VERBS = [
+    name
+    for name, member in vars(precip_async.Experiment).items()
+    if not name.startswith("_") and inspect.isfunction(member)
+]
+
+
 def members(cls: type) -> dict[str, Any]:
     """The public members of `cls`, and how it is entered and left."""
     return {
@@ -53,6 +60,7 @@ def test_there_is_something_to_compare() -> None:
     found = {name for _, name in pairs()}
 
     assert set(CLASSES) >= {"Experiment", "LocalExperiment", "HostsExperiment"}
+    assert set(VERBS) >= {"provision", "wait", "run", "copy_and_run", "get", "list", "instances"}
     assert found >= {"provision", "wait", "run", "get", "close", "list", "name", "__exit__"}
 
 
@@ -68,6 +76,32 @@ def test_what_one_half_has_the_other_has(cls: str, name: str) -> None:
     if isinstance(awaited, property):
         awaited, called = awaited.fget, called.fget
     assert shape(called) == shape(awaited)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_argument_is_passed_on(verb: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a twin is given reaches the async verb under the same name; its answer returns."""
+    signature = inspect.signature(getattr(precip_async.Experiment, verb))
+    given = {name: object() for name in signature.parameters if name != "self"}
+    answer = object()
+    seen: list[dict[str, object]] = []
+
+    def record(*args: object, **kwargs: object) -> object:
+        seen.append(signature.bind(*args, **kwargs).arguments)
+        return answer
+
+    async def record_awaited(*args: object, **kwargs: object) -> object:
+        return record(*args, **kwargs)
+
+    awaited = inspect.iscoroutinefunction(getattr(precip_async.Experiment, verb))
+    with sync.HostsExperiment(["one"], quiet=True) as experiment:
+        with monkeypatch.context() as patched:
+            patched.setattr(precip_async.Experiment, verb, record_awaited if awaited else record)
+            answered = getattr(experiment, verb)(**given)
+
+    seen[0].pop("self")
+    assert seen == [given]
+    assert answered is (None if signature.return_annotation == "None" else answer)
 
 
 @pytest.mark.parametrize("cls", CLASSES)

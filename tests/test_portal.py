@@ -34,7 +34,6 @@ def say(text):
 
 class Kept:
     limits = Limits()
-    closed = False
 
     def __init__(self, name="kept"):
         self.name = name

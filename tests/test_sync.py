@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import signal
 import textwrap
 import threading
@@ -13,6 +14,7 @@ import pytest
 from precip_async import sync
 from precip_async.clouds.hosts import HostsCloud
 from precip_async.errors import (
+    BootTimeout,
     CloudError,
     CommandFailed,
     ExperimentClosed,
@@ -31,6 +33,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from precip_async.clouds.base import Access, Machine
+
+
+HIDE_CURSOR, SHOW_CURSOR = "\x1b[?25l", "\x1b[?25h"
 
 
 def nothing_held() -> bool:
@@ -178,6 +183,26 @@ def test_quiet_says_nothing(capfd: pytest.CaptureFixture[str]) -> None:
         experiment.provision()
 
     assert capfd.readouterr() == ("", "")
+
+
+def test_the_progress_line_of_a_wait_that_fails_is_taken_away(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A terminal has its cursor back when a verb returns, however it does."""
+
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr("sys.stderr", terminal := Terminal())
+    with HostsExperiment(["127.0.0.1:1"]) as experiment:
+        experiment.provision()
+        with pytest.raises(BootTimeout):
+            experiment.wait(timeout=0.5)
+
+        assert "0/1" in terminal.getvalue()
+        assert terminal.getvalue().rfind(SHOW_CURSOR) > terminal.getvalue().rfind(HIDE_CURSOR)
 
 
 @pytest.mark.parametrize("several", [False, True])

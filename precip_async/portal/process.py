@@ -45,11 +45,6 @@ class Closable(Protocol):
         """How long closing it may take."""
         ...
 
-    @property
-    def closed(self) -> bool:
-        """Whether `aclose` was called."""
-        ...
-
     def instances(self) -> Sequence[object]:
         """What closing it may end; raises `ExperimentClosed` where it is not open."""
         ...
@@ -146,7 +141,7 @@ class Portal:
         patience = max([UNWIND, *(closing_time(experiment.limits) for experiment in left)])
         try:
             self._end_calls(loop, patience)
-            if left := [experiment for experiment in left if not experiment.closed]:
+            if left:
                 self._close(loop, left, patience)
         except KeyboardInterrupt:
             _say("interrupted; instances may still be running: `precip reap` ends them")
@@ -194,7 +189,7 @@ async def _close_one(experiment: Closable) -> None:
 def _instances_of(experiment: Closable) -> int:
     try:
         return len(experiment.instances())
-    except ExperimentClosed:  # its opening was interrupted
+    except ExperimentClosed:  # its opening was interrupted, or its closing
         return 0
 
 
