@@ -28,6 +28,7 @@ from precip_async.clouds.local.process_addresses import Addresses
 from precip_async.clouds.local.process_children import Child, Streams
 from precip_async.clouds.local.process_machine import Machine
 from precip_async.clouds.local.process_space import Space, SpaceTools
+from precip_async.clouds.local.process_sweep import READY
 from precip_async.clouds.local.yard import YardError, log_path
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ __all__ = ["ProcessYard"]
 
 STARTS: Final = 8  # machines started at once; more only wait for the same two cores
 CLOSE_GRACE: Final = 30.0  # seconds for a cleanup that nobody may interrupt
+GUARD_TIMEOUT: Final = 30.0  # seconds until the guard stands; 0.1 on an idle computer
 PROBE_EXIT: Final = 42
 
 
@@ -77,7 +79,7 @@ class ProcessYard:
         if self._wanted is not False:
             await self._probe()
         if self._tools is None:
-            self._start_guard()
+            await self._start_guard()
 
     async def start(self, spec: MachineSpec) -> Placement:
         """Start a machine; see `Yard`."""
@@ -169,13 +171,30 @@ class ProcessYard:
         if self._wanted:
             raise YardError(f"machines can't have spaces of their own here: {self.shared_because}")
 
-    def _start_guard(self) -> None:
+    async def _start_guard(self) -> None:
         self._homes.mkdir(mode=0o700, exist_ok=True)
         self._guard_line, theirs = socket.socketpair()
-        with theirs, Path(os.devnull).open("wb") as nowhere:
-            streams = Streams(stdin=theirs.fileno(), stdout=nowhere.fileno(), stderr=2)
-            argv = [sys.executable, "-m", process_sweep.__name__, str(self._homes)]
-            self._guard = Child(argv, env=os.environ, streams=streams)
+        with theirs:
+            line = theirs.fileno()
+            # -P: the current directory is the user's, and may hold a random.py of theirs.
+            argv = [sys.executable, "-P", "-m", process_sweep.__name__, str(self._homes)]
+            env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, _where_we_are()))}
+            try:
+                self._guard = Child(
+                    argv, env=env, streams=Streams(stdin=line, stdout=line, stderr=2)
+                )
+            except OSError as exc:
+                raise YardError(f"the guard of the machines can't be started: {exc}") from exc
+        with anyio.move_on_after(GUARD_TIMEOUT):
+            await anyio.wait_readable(self._guard_line)
+            if self._guard_line.recv(64) == READY:
+                return
+        raise YardError("the guard of the machines does not start; stderr says why")
+
+
+def _where_we_are() -> tuple[str, str]:
+    root = Path(__file__).parents[3]
+    return os.environ.get("PYTHONPATH", ""), str(root)
 
 
 async def _try_space(tools: SpaceTools) -> None:

@@ -4,8 +4,9 @@ Such machines share this computer's process table, so their processes are known 
 environment, which children inherit, also those that have left their session. A process that was
 given a clean environment in the background is not found: that is what spaces are for.
 
-Run as a program, this is the guard of a yard: it waits for the end of its standard input, which
-comes when the yard's process dies by whatever means, and then ends and removes what that left.
+Run as a program, this is the guard of a yard. Its standard input is one end of a pair of sockets:
+it says ``READY`` there and waits for the end, which comes when the yard's process dies by whatever
+means, and then ends and removes what that left.
 """
 
 from __future__ import annotations
@@ -21,9 +22,10 @@ from typing import Final
 
 from precip_async.clouds.local import processes
 
-__all__ = ["MARK", "end_marked", "main", "marked"]
+__all__ = ["MARK", "READY", "end_marked", "main", "marked"]
 
 MARK: Final = "PRECIP_INSTANCE"
+READY: Final = b"ready\n"
 DEADLINE: Final = 10.0  # seconds for ending all of one machine's processes
 PAUSE: Final = 0.01  # seconds between two looks
 
@@ -52,13 +54,15 @@ def end_marked(machine_id: str) -> set[int]:
 
 
 def main() -> None:
-    """Wait for the end of standard input, then clear the directory named by the first argument.
+    """Wait for the yard's end, then clear the directory named by the first argument.
 
     It holds one directory a machine, named by its id. One that the yard has removed is no more
     ours to end.
     """
     directory = Path(sys.argv[1])
-    while os.read(sys.stdin.fileno(), 64):
+    line = sys.stdin.fileno()
+    os.write(line, READY)
+    while os.read(line, 64):
         pass
     with contextlib.suppress(FileNotFoundError):
         for machine in list(directory.iterdir()):
