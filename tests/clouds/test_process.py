@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import secrets
 import socket
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -348,6 +349,19 @@ async def test_without_permission_machines_share(
 
         assert why in lot.yard.shared_because
         assert await box.run("echo shared") == "shared"
+
+
+async def test_no_machines_without_their_guard(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the guard of machines without spaces can't stand, the yard does not open."""
+    yard = ProcessYard(tmp_path, private=False)
+    monkeypatch.setattr(sys, "executable", "/bin/true")
+    try:
+        with pytest.raises(YardError, match="guard of the machines does not start"):
+            await yard.open()
+    finally:
+        await yard.aclose()
 
 
 async def test_a_shared_machine_has_a_home_of_its_own(tmp_path: Path) -> None:

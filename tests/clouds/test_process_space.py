@@ -25,16 +25,13 @@ if TYPE_CHECKING:
 PLACES = ("/root", "/home", "/tmp", "/var/tmp", "/dev/shm")
 
 
-@pytest.fixture(params=[False, True], ids=["plain", "user"])
+@pytest.fixture(params=["plain", "user"] if os.geteuid() == 0 else ["user"])
 async def lot(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Lot]:
-    """An open yard with spaces, made with a user namespace and, for root, without."""
-    if os.geteuid() == 0:
-        find = SpaceTools.find
-        monkeypatch.setattr(SpaceTools, "find", lambda *, user: find(user=request.param or user))
-    elif not request.param:
-        pytest.skip("only root needs no user namespace")
+    """An open yard with spaces, made with a user namespace and, for root, also without."""
+    find, user = SpaceTools.find, request.param == "user"
+    monkeypatch.setattr(SpaceTools, "find", lambda **_: find(user=user))
     async with open_lot(tmp_path, private=True) as opened:
         yield opened
 

@@ -193,7 +193,7 @@ class ProcessYard:
 
 
 def _where_we_are() -> tuple[str, str]:
-    root = Path(__file__).parents[3]
+    root = Path(__file__).resolve().parents[3]
     return os.environ.get("PYTHONPATH", ""), str(root)
 
 
