@@ -94,10 +94,13 @@ def test_every_argument_is_passed_on(verb: str, monkeypatch: pytest.MonkeyPatch)
         return record(*args, **kwargs)
 
     awaited = inspect.iscoroutinefunction(getattr(precip_async.Experiment, verb))
-    with sync.HostsExperiment(["one"], quiet=True) as experiment:
-        with monkeypatch.context() as patched:
-            patched.setattr(precip_async.Experiment, verb, record_awaited if awaited else record)
-            answered = getattr(experiment, verb)(**given)
+    recorder = record_awaited if awaited else record
+    with (
+        sync.HostsExperiment(["one"], quiet=True) as experiment,
+        monkeypatch.context() as patched,
+    ):
+        patched.setattr(precip_async.Experiment, verb, recorder)
+        answered = getattr(experiment, verb)(**given)
 
     seen[0].pop("self")
     assert seen == [given]

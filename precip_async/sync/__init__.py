@@ -5,7 +5,8 @@ experiment and runs its verbs on one event loop thread (`precip_async.portal`); 
 said in the async class, whose signatures these are. The differences:
 
 * The constructor opens the experiment, so bad credentials raise there. ``close()``, or ``with``,
-  ends it. What is still open when the interpreter exits is closed then, with a warning.
+  ends it. What is still open when the main thread ends is closed then, with a warning where it
+  has instances: wait for threads that use it before.
 * What happens is written to stderr, unless ``quiet=True``.
 * Ctrl-C and SIGTERM end what a call has started before they go on.
 """
