@@ -23,34 +23,32 @@ async def demo() -> None:
     """Do what an experiment does, and tell of it."""
     began = time.monotonic()
     async with LocalExperiment() as exp:
-        tell("Experiment", exp.name)
         await exp.provision(count=3, tags=["worker"])
         workers = await exp.wait()
-        tell("Provisioned", f"3 instances, ready after {time.monotonic() - began:.1f} s")
-        for one in workers:
-            tell("", f"{one.id} at {one.public_address}")
+        tell("Experiment", f"{exp.name}, ready after {time.monotonic() - began:.1f} s")
+        tell("Instances", *(f"{one.id} at {one.public_address}" for one in workers))
         tell("Isolation", f"{workers[0].isolation}: {ISOLATIONS[workers[0].isolation]}")
 
-        results = await exp.run(["worker"], COMMAND, parallel=True)
-        tell("Ran", COMMAND)
-        for r in results.by_instance:
-            tell("", f"{r.instance_id} exited with {r.exit_code}: {r.stdout.strip()}")
+        ran = (await exp.run(["worker"], COMMAND, parallel=True)).by_instance
+        said = (f"{r.instance_id} exit {r.exit_code}: {r.stdout.strip()}" for r in ran)
+        tell("Command", COMMAND, *said)
 
         question = FOLDER / "question.txt"
-        question.write_text("Has this file come from far?\n")
+        question.write_text("Are you far?\n")
         await exp.put(["worker"], question, "question.txt", parallel=True)
         tell("Put", f"{question} to ~/question.txt on each")
+
         await exp.run(["worker"], ANSWER, parallel=True)
         answers = await exp.get(["worker"], "answer.txt", FOLDER / "answer.txt", parallel=True)
-        tell("Got", f"~/answer.txt of each, as {FOLDER}/answer.txt.<instance id>")
-        for answer in answers:
-            tell("", f"{answer.suffix[1:]}: {answer.read_text().strip()}")
+        tell("Got", *(f"{answer}: {answer.read_text().strip()}" for answer in answers))
     tell("Deprovisioned", f"all three, and gone; it took {time.monotonic() - began:.1f} s in all")
 
 
-def tell(what: str, text: str) -> None:
-    """Print a line of the account."""
-    print(f"{what:>14}  {text}", flush=True)
+def tell(what: str, *lines: str) -> None:
+    """Print a part of the account."""
+    for line in lines:
+        print(f"{what:>14}  {line}", flush=True)
+        what = ""
 
 
 if __name__ == "__main__":

@@ -110,7 +110,8 @@ def test_a_page_runs_as_a_notebook(page: Path, tmp_path: Path) -> None:
     assert ran.returncode == 0, ran.stderr
     checker = doctest.OutputChecker()
     for (code, wanted), said in zip(cells, ran.stdout.split(END_OF_CELL), strict=False):
-        shows = wanted is None or checker.check_output(wanted, said, doctest.ELLIPSIS)
+        printed = said.rstrip() + "\n"
+        shows = wanted is None or checker.check_output(wanted, printed, doctest.ELLIPSIS)
         assert shows, f"{code}\nprints\n{said}"
 
 
