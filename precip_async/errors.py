@@ -62,13 +62,14 @@ __all__ = [
 ]
 
 TAIL = 2000  # characters of a stream that a message shows; the whole is in `.result`
+SHOWN_ERRORS = 5  # of a fan-out; the rest is in `.failed`
 SHOWN = 200  # characters of a command that a message shows
 
 
 def shortened(text: str, limit: int = SHOWN) -> str:
     """`text` on one line, its middle left out where it is longer than `limit` characters."""
     line = " ".join(text.split())
-    half = limit // 2 - 1
+    half = (limit - 3) // 2
     return line if len(line) <= limit else f"{line[:half]} … {line[-half:]}"
 
 
@@ -93,10 +94,13 @@ class ExperimentException(Exception):
     def __reduce__(self) -> tuple[Any, ...]:
         args = () if self._facts else self.args
         facts = {name: getattr(self, name) for name in self._facts}
+        return (_rebuild, (type(self), args, facts), self._state())
+
+    def _state(self) -> dict[str, Any]:
         state = dict(self.__dict__)  # notes and `results` with it
         if isinstance(self.__cause__, ExperimentException | OSError):  # others may not be picklable
             state["__cause__"] = self.__cause__
-        return (_rebuild, (type(self), args, facts), state)
+        return state
 
 
 class InvalidArgument(ExperimentException, ValueError):
@@ -334,17 +338,17 @@ class FleetError(ExperimentException, ExceptionGroup[RemoteError]):
         """The errors, in the order asked."""
         return self.exceptions  # type: ignore[return-value] # a FleetError nests no groups
 
-    def derive(self, excs: Sequence[RemoteError]) -> FleetError:  # type: ignore[override]
+    def derive(self, excs: Sequence[RemoteError]) -> FleetError:  # type: ignore[override] # of ours only
         """The part of this error that holds `excs`, as ``except*`` and ``split`` ask for."""
         return FleetError(excs)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (FleetError, (self.outcomes,), dict(self.__dict__))
+        return (FleetError, (self.outcomes,), self._state())
 
 
 def _fleet_headline(failed: int, total: int, errors: Sequence[RemoteError]) -> str:
-    first = "\n".join(f"  {shortened(str(error), 300)}" for error in errors[:5])
-    more = f"\n  … and {failed - 5} more" if failed > 5 else ""  # noqa: PLR2004
+    first = "\n".join(f"  {shortened(str(error), 300)}" for error in errors[:SHOWN_ERRORS])
+    more = f"\n  … and {failed - SHOWN_ERRORS} more" if failed > SHOWN_ERRORS else ""
     return f"{failed} of {total} instances failed:\n{first}{more}"
 
 

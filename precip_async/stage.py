@@ -74,7 +74,7 @@ class Stage:
         self.output = (await in_thread(home.runtime, "output")) / self.name
         self.cloud = cloud if isinstance(cloud, Cloud) else await in_thread(cloud, home)
         self.reach = Reach(settings, self.cloud.traits)
-        undo.push_async_callback(self._close_cloud)  # after the pool: nobody connects to what is gone
+        undo.push_async_callback(self._close_cloud)  # after the pool: no connects to what is gone
         public_key, self.pool = await self.reach.open(home)
         undo.push_async_callback(self.pool.aclose)
         await self.cloud.prepare(
