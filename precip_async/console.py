@@ -17,7 +17,7 @@ from precip_async import events
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from rich.progress import Progress
+    from rich.progress import Progress, TaskID
 
 __all__ = ["Console", "harmless", "log_line"]
 
@@ -221,8 +221,7 @@ class _Live:
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
-        self._task = progress.add_task("", total=None)
-        progress.start()
+        self._task: TaskID | None = None
 
     @classmethod
     def on(cls, stream: TextIO) -> _Live | None:
@@ -255,7 +254,11 @@ class _Live:
 
     def show(self, what: str, done: int, total: int) -> None:
         """Draw `done` of `total`."""
-        self._progress.update(self._task, description=what, completed=done, total=total)
+        if self._task is None:
+            self._task = self._progress.add_task(what, completed=done, total=total)
+            self._progress.start()
+        else:
+            self._progress.update(self._task, description=what, completed=done, total=total)
 
     def write(self, text: str) -> None:
         """Write whole lines above."""

@@ -176,7 +176,7 @@ class HostsCloud:
         """The hosts that the launch named `token` has taken."""
         return [self._machine(host_id) for host_id in self._of(token)]
 
-    async def console(self, instance_id: str) -> str:  # noqa: ARG002 - the protocol's name
+    async def console(self, instance_id: str) -> str:
         """Hosts have no console that we could read."""
         return ""
 

@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
     from precip_async.clouds.base import Cloud
     from precip_async.fleet import Instance, Tags
+    from precip_async.how import ArgsOf, Environment, OnOutput, PathOf, TextOf
     from precip_async.limits import Limits
     from precip_async.results import RunResults
     from precip_async.settings import AnyPath, Parallel, Shared
-    from precip_async.work import ArgsOf, Environment, OnOutput, PathOf, TextOf
 
 __all__ = ["Experiment", "watching"]
 
