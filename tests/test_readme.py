@@ -50,7 +50,15 @@ asyncio.run(notebook(json.load(sys.stdin)))
 """
 FENCED = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
-pages = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+SLOW = {"local"}  # it waits for instances that never boot
+
+notebooks = pytest.mark.parametrize(
+    "page",
+    [
+        pytest.param(page, id=page.stem, marks=[pytest.mark.slow] * (page.stem in SLOW))
+        for page in PAGES
+    ],
+)
 
 
 def blocks(page: Path, kind: str) -> list[str]:
@@ -93,7 +101,7 @@ def test_the_readme_has_no_other_script() -> None:
     assert len(blocks(README, "python")) == 2
 
 
-@pages
+@notebooks
 def test_a_page_runs_as_a_notebook(page: Path, tmp_path: Path) -> None:
     """Its Python blocks run in order, sharing their names; a text block is what one prints."""
     cells = list(cells_of(page))
