@@ -102,6 +102,24 @@ async def test_every_byte_passes_both_ways(connection: asyncssh.SSHClientConnect
     assert ran.stdout == data
 
 
+async def test_a_command_need_not_be_utf8(connection: asyncssh.SSHClientConnection) -> None:
+    """Bytes of a command that are no text, as in a file's name, reach the shell as they are."""
+    command = cast("str", b"printf '%s' 'caf\xe9'")  # it takes bytes as well
+    process = await connection.create_process(command, encoding=None)
+
+    assert await process.stdout.read() == b"caf\xe9"
+
+
+async def test_a_command_that_no_process_can_have_is_refused(
+    connection: asyncssh.SSHClientConnection,
+) -> None:
+    """A zero byte ends no connection, only the request."""
+    with pytest.raises(asyncssh.ChannelOpenError):
+        await connection.run("echo \0")
+
+    assert (await connection.run("echo on")).stdout == "on\n"
+
+
 async def test_the_two_outputs_are_told_apart(connection: asyncssh.SSHClientConnection) -> None:
     """What a command writes to stderr does not arrive among its stdout."""
     ran = await connection.run("echo out; echo err >&2")

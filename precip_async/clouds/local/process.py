@@ -39,6 +39,7 @@ __all__ = ["ProcessYard"]
 STARTS: Final = 8  # machines started at once; more only wait for the same two cores
 CLOSE_GRACE: Final = 30.0  # seconds for a cleanup that nobody may interrupt
 GUARD_TIMEOUT: Final = 30.0  # seconds until the guard stands; 0.1 on an idle computer
+OPEN_MAX: Final = 10240
 PROBE_EXIT: Final = 42
 
 
@@ -151,9 +152,11 @@ class ProcessYard:
         return self._directory / "machines"
 
     def _raise_limit(self) -> None:
-        # About four descriptors a machine and four a session. Sessions get the old limit.
+        # About five descriptors a machine and four a session. Sessions get the old limit.
         self._open_files, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        # What macOS calls infinite is no more than its OPEN_MAX.
+        most = hard if hard != resource.RLIM_INFINITY else max(self._open_files, OPEN_MAX)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
     async def _probe(self) -> None:
         """Make a space, run something in it, end it: nothing less tells whether they work."""

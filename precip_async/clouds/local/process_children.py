@@ -56,7 +56,7 @@ class Child:
 
     def __init__(
         self,
-        argv: Sequence[str],
+        argv: Sequence[str | bytes],
         *,
         env: Mapping[str, str],
         streams: Streams,

@@ -58,7 +58,7 @@ class Request:
     """
 
     user: str
-    argv: tuple[str, ...]
+    argv: tuple[str | bytes, ...]
     client: tuple[str, int]
     server: tuple[str, int]
     sent: Mapping[str, str] = field(default_factory=dict)
@@ -85,9 +85,15 @@ class Request:
         return env
 
 
-def login_shell(command: str | None) -> tuple[str, ...]:
-    """The shell reading `command`, or a login shell reading its input."""
-    return (_shell(), "-l") if command is None else (_shell(), "-c", command)
+def login_shell(command: str | None) -> tuple[str | bytes, ...]:
+    """The shell reading `command`, or a login shell reading its input.
+
+    Args:
+        command: Bytes that are not UTF-8 are surrogates in it.
+    """
+    if command is None:
+        return (_shell(), "-l")
+    return (_shell(), "-c", command.encode(errors="surrogateescape"))
 
 
 def sftp_server() -> tuple[str, ...]:

@@ -12,7 +12,7 @@ import anyio
 import asyncssh
 
 from precip_async.clouds.local.process_children import Child
-from precip_async.clouds.local.process_login import prelude
+from precip_async.clouds.local.process_login import SEARCH_PATH, prelude
 from precip_async.clouds.local.process_space import Space, overslept
 from precip_async.clouds.local.process_ssh import listen
 from precip_async.clouds.local.process_sweep import MARK, end_marked
@@ -63,7 +63,7 @@ class Machine:
     ) -> None:
         self.spec = spec
         self.connections: set[asyncssh.SSHServerConnection] = set()
-        self.terminals = tools is not None or shutil.which("setsid") is not None
+        self.terminals = tools is not None or shutil.which("setsid", path=SEARCH_PATH) is not None
         self._place = place
         self._address, self._port = place.getsockname()
         self._directory = directory
@@ -175,7 +175,7 @@ class Machine:
             self._children.discard(child)
             exited(code)
 
-        argv = [*prelude(self._open_files), *request.argv]
+        argv: list[str | bytes] = [*prelude(self._open_files), *request.argv]
         terminal = bool(request.terminal)
         if self._space is not None:
             home = "/root" if request.user == "root" else f"/home/{request.user}"

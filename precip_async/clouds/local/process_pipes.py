@@ -8,13 +8,18 @@ of them leaves nothing half done. Both directions can be held, so neither end fi
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
+import struct
+import termios
 from typing import TYPE_CHECKING, Final
+
+from precip_async.clouds.local.process_children import Streams
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Inlet", "Outlet"]
+__all__ = ["Inlet", "Outlet", "pipes", "resize", "terminal"]
 
 CHUNK: Final = 64 * 1024  # bytes a read: what a pipe holds
 HIGH: Final = 256 * 1024  # bytes waiting for a process to read them before the client is held
@@ -146,3 +151,40 @@ class Inlet:
         if self._holding:
             self._holding = False
             self._let_go()
+
+
+def pipes() -> tuple[Streams, Streams]:
+    """Three pipes: a child's ends, and ours."""
+    made: list[int] = []
+    try:
+        for _ in range(3):
+            made += os.pipe()
+    except BaseException:
+        for fd in made:
+            os.close(fd)
+        raise
+    theirs = Streams(stdin=made[0], stdout=made[3], stderr=made[5])
+    return theirs, Streams(stdin=made[1], stdout=made[2], stderr=made[4])
+
+
+def terminal(size: tuple[int, int, int, int]) -> tuple[Streams, Streams]:
+    """A new terminal: the child's side, and ours."""
+    ours, theirs = os.openpty()
+    try:
+        resize(ours, size)
+        copy = os.dup(ours)  # an inlet and an outlet own one each
+    except BaseException:
+        os.close(ours)
+        os.close(theirs)
+        raise
+    return (
+        Streams(stdin=theirs, stdout=theirs, stderr=theirs),
+        Streams(stdin=copy, stdout=ours, stderr=ours),
+    )
+
+
+def resize(terminal: int, size: tuple[int, int, int, int]) -> None:
+    """Set the size of a terminal: columns, rows, and both in pixels."""
+    width, height, pixwidth, pixheight = (min(side, 0xFFFF) for side in size)
+    packed = struct.pack("HHHH", height, width, pixwidth, pixheight)
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, packed)

@@ -190,7 +190,7 @@ class Space:
         except OSError as exc:
             raise YardError(f"its namespaces ended as soon as they were made: {exc}") from exc
 
-    def enter(self, argv: Sequence[str], *, terminal: bool = False) -> list[str]:
+    def enter(self, argv: Sequence[str | bytes], *, terminal: bool = False) -> list[str | bytes]:
         """The command line that runs `argv` inside, as a session of its own.
 
         Args:

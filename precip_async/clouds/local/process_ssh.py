@@ -9,41 +9,26 @@ as OpenSSH does for root.
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import os
-import signal
-import struct
-import termios
 from typing import TYPE_CHECKING, Final, Protocol
 
 import asyncssh
-from asyncssh.packet import Boolean, String, UInt32
 
-from precip_async.clouds.local.process_children import Streams
+from precip_async.clouds.local.process_channel import Channel
 from precip_async.clouds.local.process_login import Request, login_shell, sftp_server, valid_user
-from precip_async.clouds.local.process_pipes import Inlet, Outlet
+from precip_async.clouds.local.process_pipes import Inlet, Outlet, pipes, resize, terminal
 
 if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Mapping
 
-    from precip_async.clouds.local.process_children import Child
+    from precip_async.clouds.local.process_children import Child, Streams
 
 __all__ = ["Host", "listen"]
 
 MAX_SESSIONS: Final = 10  # channels a connection, as OpenSSH's MaxSessions
 BACKLOG: Final = 128  # connections that wait to be accepted, as OpenSSH's
 GONE_CHECK: Final = 1.0  # seconds between two looks whether a client that we hold has left
-
-#: The signals that the protocol can name; of others OpenSSH says this.
-_NAMED: Final = {
-    getattr(signal, f"SIG{name}").value: name
-    for name in (
-        *("ABRT", "ALRM", "FPE", "HUP", "ILL", "INT", "KILL"),
-        *("PIPE", "QUIT", "SEGV", "TERM", "USR1", "USR2"),
-    )
-}
-_UNNAMED: Final = "SIG@openssh.com"
 
 
 class Host(Protocol):
@@ -131,13 +116,13 @@ class Server(asyncssh.SSHServer):
         user = self._connection.get_extra_info("username")
         self.host.log(f"Accepted publickey for {user} from {self._peer()}")
 
-    def session_requested(self) -> Session:
+    def session_requested(self) -> tuple[Channel, Session]:
         """Open a channel, or refuse it in OpenSSH's words."""
         if len(self.sessions) >= MAX_SESSIONS:
             raise asyncssh.ChannelOpenError(asyncssh.OPEN_CONNECT_FAILED, "open failed")
         session = Session(self)
         self.sessions.add(session)
-        return session
+        return Channel.opened_on(self._connection), session
 
     def _peer(self) -> str:
         address, port = self._connection.get_extra_info("peername")[:2]
@@ -147,7 +132,7 @@ class Server(asyncssh.SSHServer):
 class Session(asyncssh.SSHServerSession[bytes]):
     """One channel and the process at its end, which may outlive it."""
 
-    _channel: asyncssh.SSHServerChannel[bytes]
+    _channel: Channel
     _child: Child
     _inlet: Inlet
 
@@ -164,6 +149,7 @@ class Session(asyncssh.SSHServerSession[bytes]):
 
     def connection_made(self, chan: asyncssh.SSHServerChannel[bytes]) -> None:
         """Keep the channel."""
+        assert isinstance(chan, Channel)
         self._channel = chan
 
     def pty_requested(
@@ -193,7 +179,7 @@ class Session(asyncssh.SSHServerSession[bytes]):
         """Pass the size on; the kernel tells the process."""
         self._size = (width, height, pixwidth, pixheight)
         if self._term and self._outlets:
-            _resize(self._outlets[0].fileno(), self._size)
+            resize(self._outlets[0].fileno(), self._size)
 
     # Bytes in.
 
@@ -232,10 +218,10 @@ class Session(asyncssh.SSHServerSession[bytes]):
 
     # The process.
 
-    def _start(self, argv: tuple[str, ...]) -> bool:
+    def _start(self, argv: tuple[str | bytes, ...]) -> bool:
         host, channel = self._server.host, self._channel
         try:
-            theirs, ours = _terminal(self._size) if self._term else _pipes()
+            theirs, ours = terminal(self._size) if self._term else pipes()
             try:
                 self._child = host.run(self._request(argv, theirs), theirs, self._over)
             except BaseException:
@@ -243,7 +229,7 @@ class Session(asyncssh.SSHServerSession[bytes]):
                 raise
             finally:
                 theirs.close()
-        except OSError as exc:
+        except (OSError, ValueError) as exc:  # no more processes; a zero byte in the command
             host.log(f"A session could not be started: {exc}")
             return False
         self._inlet = Inlet(ours.stdin, self._hold_client, self._let_client_go)
@@ -252,7 +238,7 @@ class Session(asyncssh.SSHServerSession[bytes]):
             self._outlets.append(Outlet(ours.stderr, self._say(channel.write_stderr), self._ended))
         return True
 
-    def _request(self, argv: tuple[str, ...], theirs: Streams) -> Request:
+    def _request(self, argv: tuple[str | bytes, ...], theirs: Streams) -> Request:
         channel = self._channel
         return Request(
             user=channel.get_extra_info("username"),
@@ -268,7 +254,7 @@ class Session(asyncssh.SSHServerSession[bytes]):
         def deliver(data: bytes) -> None:
             # asyncssh tells us of the client's close one turn of the loop late; what comes between
             # goes where the rest would.
-            if not self._left():
+            if not self._channel.left:
                 write(data)
 
         return deliver
@@ -283,7 +269,7 @@ class Session(asyncssh.SSHServerSession[bytes]):
     def _over(self, code: int) -> None:
         self._exited = True
         if self._open:
-            _report(self._channel, code)
+            self._channel.report(code)
             self._close_if_over()
 
     def _close_if_over(self) -> None:
@@ -303,7 +289,7 @@ class Session(asyncssh.SSHServerSession[bytes]):
 
     def _look_after_client(self) -> None:
         # While we hold it, asyncssh does not tell us that it has closed the channel.
-        if self._left():
+        if self._channel.left:
             self._channel.abort()
         else:
             loop = asyncio.get_running_loop()
@@ -313,53 +299,3 @@ class Session(asyncssh.SSHServerSession[bytes]):
         if self._watch is not None:
             self._watch.cancel()
             self._watch = None
-
-    def _left(self) -> bool:
-        # `is_closing` would not do: it is true as well when only we have sent our EOF.
-        return not self._open or self._channel._send_chan is None  # noqa: SLF001 - nothing public says it
-
-
-def _report(channel: asyncssh.SSHServerChannel[bytes], code: int) -> None:
-    """Say how a process ended, and leave the channel open for what its children still write."""
-    send = channel._send_request  # noqa: SLF001 - the public `exit` closes the channel with it
-    if code >= 0:
-        send(b"exit-status", UInt32(code))
-    else:
-        name = _NAMED.get(-code, _UNNAMED)
-        send(b"exit-signal", String(name), Boolean(False), String(""), String(""))
-
-
-def _pipes() -> tuple[Streams, Streams]:
-    """The child's ends, and ours."""
-    made: list[int] = []
-    try:
-        for _ in range(3):
-            made += os.pipe()
-    except BaseException:
-        for fd in made:
-            os.close(fd)
-        raise
-    theirs = Streams(stdin=made[0], stdout=made[3], stderr=made[5])
-    return theirs, Streams(stdin=made[1], stdout=made[2], stderr=made[4])
-
-
-def _terminal(size: tuple[int, int, int, int]) -> tuple[Streams, Streams]:
-    """The child's side of a new terminal, and ours."""
-    ours, theirs = os.openpty()
-    try:
-        _resize(ours, size)
-        copy = os.dup(ours)  # an inlet and an outlet own one each
-    except BaseException:
-        os.close(ours)
-        os.close(theirs)
-        raise
-    return (
-        Streams(stdin=theirs, stdout=theirs, stderr=theirs),
-        Streams(stdin=copy, stdout=ours, stderr=ours),
-    )
-
-
-def _resize(terminal: int, size: tuple[int, int, int, int]) -> None:
-    width, height, pixwidth, pixheight = size
-    packed = struct.pack("HHHH", height, width, pixwidth, pixheight)
-    fcntl.ioctl(terminal, termios.TIOCSWINSZ, packed)
