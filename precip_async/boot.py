@@ -70,7 +70,7 @@ class Boot:
         self._limits, self._announce = limits, announce
         # What a probe leaves behind is `true`: ending it must not hold up a wait whose time is up.
         self._brief = replace(
-            limits, kill_grace=min(1.0, limits.kill_grace), close_grace=min(1.0, limits.close_grace)
+            limits, kill_grace=min(0.5, limits.kill_grace), close_grace=min(0.5, limits.close_grace)
         )
         self._leading = anyio.Lock()  # held by the wait that makes the rounds
         self._round = anyio.Event()  # set when a round is over, and made anew
@@ -253,6 +253,13 @@ class Boot:
         talk = Conversation(order.mark)
         left = await converse(self._pool, target, order, talk, self._brief, None)
         problem = ""
+        if left is not None and talk.group is None and talk.noise:
+            # Stock images say why root may not log in, and keep the line for a while after that.
+            raise AuthenticationFailed(
+                instance_id=target.instance_id,
+                host=target.host,
+                problem=f"the login as {target.user} runs no commands: {talk.noise}",
+            )
         if left is not None:
             problem = f"the login works, and a command does not end within {timeout:g} s"
         elif talk.exit_code:
@@ -278,7 +285,10 @@ class Boot:
         instance.diagnosis = BootDiagnosis(stage=instance.state, seen=seen, advice=advice)
 
     def _fail(self, instance: Instance, seen: str, advice: str) -> None:
-        self._diagnose(instance, seen, advice)
+        known, stage = instance.diagnosis, instance.state
+        if stage == "failed" and known is not None:
+            stage = known.stage  # how far it came before that
+        instance.diagnosis = BootDiagnosis(stage=stage, seen=seen, advice=advice)
         instance.state = "failed"
         self._announce_state(instance)
 
