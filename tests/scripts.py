@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 import textwrap
@@ -10,7 +12,6 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    import signal
     from collections.abc import Iterator
 
 __all__ = ["Script", "run_script", "script"]
@@ -50,8 +51,11 @@ class Script:
         raise AssertionError(f"{line!r} never came: {self.lines}, {self.errors}")
 
     def signal(self, number: signal.Signals) -> None:
-        """Send it a signal."""
-        self._process.send_signal(number)
+        """Send it a signal; Ctrl-C goes to all of its group, as a terminal's does."""
+        if number == signal.SIGINT:
+            os.killpg(self._process.pid, number)
+        else:
+            self._process.send_signal(number)
 
     def end(self) -> int:
         """Read what is left, wait for its end and return its exit code."""
@@ -84,6 +88,7 @@ def script(code: str, *args: str) -> Iterator[Script]:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        start_new_session=True,
     )
     running = Script(process)
     impatience = threading.Timer(PATIENCE, process.kill)
