@@ -75,7 +75,7 @@ def _parsed(key: bytes, passphrase: str | None, origin: str) -> asyncssh.SSHKey:
         return asyncssh.import_private_key(key, passphrase)
     except asyncssh.KeyEncryptionError as error:
         raise InvalidArgument(
-            f"{origin} is encrypted, and key_passphrase= does not open it"
+            f"{origin} is encrypted, and key_passphrase= does not open it ({error})"
         ) from error
     except asyncssh.KeyImportError as error:
         mend = "give its key_passphrase=" if "passphrase" in str(error).lower() else str(error)

@@ -21,7 +21,7 @@ from tests import processes
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterable
 
     from precip_async.results import CommandResult
     from precip_async.ssh.transport import Connector, Trust
@@ -172,6 +172,18 @@ class Rig:
         result = await self.run(command, **settings)
         assert result.exit_code == 0, (result, result.stderr)
         return result.stdout.removesuffix("\n")
+
+    async def everywhere(self, command: str, targets: Iterable[Target]) -> list[str]:
+        """What `command` says at `targets`, all at once; in the order of its coming."""
+        outs: list[str] = []
+
+        async def one(target: Target) -> None:
+            outs.append(await self.out(command, target=target))
+
+        async with anyio.create_task_group() as tasks:
+            for target in targets:
+                tasks.start_soon(one, target)
+        return outs
 
     async def put(
         self,
