@@ -125,6 +125,7 @@ class AsyncsshConnector:
     def __init__(self, login: Login, trust: Trust, limits: Limits) -> None:
         self._login, self._trust, self._limits = login, trust, limits
         self._options: dict[tuple[str | None, bool], asyncssh.SSHClientConnectionOptions] = {}
+        self._preparing = anyio.Lock()
         self._bastion: Slot | None = None
         if login.bastion is not None:  # one connection carries all, and one verdict is for all
             self._bastion = Slot(login.bastion, _ToBastion(self), _at_once, limits)
@@ -187,8 +188,11 @@ class AsyncsshConnector:
     ) -> asyncssh.SSHClientConnectionOptions:
         options = self._options.get((user, at_bastion))
         if options is None:
-            options = await anyio.to_thread.run_sync(self._make_options, user, at_bastion)
-            self._options[user, at_bastion] = options
+            async with self._preparing:  # else many would parse the same key at once
+                options = self._options.get((user, at_bastion))
+                if options is None:
+                    options = await anyio.to_thread.run_sync(self._make_options, user, at_bastion)
+                    self._options[user, at_bastion] = options
         return options
 
     def _make_options(

@@ -411,8 +411,7 @@ async def test_a_wrong_host_key_of_the_jump_host_is_a_mismatch(
 # -- many at once ----------------------------------------------------------------------------
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("per_server", [8, 64])
+@pytest.mark.parametrize("per_server", [8, pytest.param(64, marks=pytest.mark.slow)])
 async def test_two_hundred_logins_at_one_server_all_succeed(
     server: OpenSSHServer, tmp_path: Path, per_server: int
 ) -> None:
