@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import precip_async
-from precip_async import Experiment, ExperimentException
+from precip_async import Experiment, ExperimentException, Limits
 from precip_async.settings import Settings
 from tests.sources import ROOT
 
@@ -50,8 +50,8 @@ asyncio.run(notebook(json.load(sys.stdin)))
 """
 FENCED = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
+pages = pytest.mark.parametrize("page", [README, *PAGES], ids=lambda page: page.stem)
 SLOW = {"local"}  # it waits for instances that never boot
-
 notebooks = pytest.mark.parametrize(
     "page",
     [
@@ -165,7 +165,6 @@ def test_the_table_of_keywords_is_complete() -> None:
         for one in signature.parameters.values()
         if one.kind is one.KEYWORD_ONLY
     }
-    actual |= {("timeout", name) for name in ("run", "put") if ("timeout", name) in actual}
 
     assert shown == actual
 
@@ -176,6 +175,17 @@ def test_the_readme_names_every_keyword_of_the_constructors() -> None:
     names = [field.name for field in dataclasses.fields(Settings)]
 
     assert [name for name in names if f"`{name}`" not in text] == []
+
+
+def test_the_limits_that_pages_name_are_the_defaults() -> None:
+    """Where a page says what a limit is, that is its default."""
+    units = {"s": 1, "MiB": 1 << 20, "GiB": 1 << 30}
+    text = "".join(page.read_text() for page in (README, *PAGES))
+    named = re.findall(r"`limits\.(\w+)`[ \w]*\((\d+) (\w+)\)", text)
+
+    assert len(named) >= 4
+    for name, number, unit in named:
+        assert getattr(Limits(), name) == int(number) * units[unit], name
 
 
 def test_the_tree_of_errors_is_the_tree_there_is() -> None:
@@ -199,7 +209,7 @@ def test_the_tree_of_errors_is_the_tree_there_is() -> None:
     assert shown == actual
 
 
-@pytest.mark.parametrize("page", [README, *PAGES], ids=lambda page: page.stem)
+@pages
 def test_every_link_leads_somewhere(page: Path) -> None:
     """A relative link names a file that is there, and a heading of it."""
     for target in re.findall(r"\]\((?!https?:)([^)]+)\)", page.read_text()):
