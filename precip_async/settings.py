@@ -33,6 +33,7 @@ __all__ = [
 AnyPath = str | os.PathLike[str]
 Parallel = bool | int
 LAST_PORT = 65535
+FILES = ("ssh_key", "ssh_config", "known_hosts", "bastion_key")
 
 _USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@$+-]{0,127}").fullmatch
 
@@ -129,28 +130,33 @@ class Settings:
                 parse_host(self.bastion)
             except InvalidArgument as error:
                 raise InvalidArgument(f"bastion: {error}") from error
-        for name in ("ssh_key", "ssh_config", "known_hosts", "bastion_key"):
-            self._check_file(name)
-        if not isinstance(self.verify, bool):
-            self._check_file("verify")
+        for name in FILES:
+            path = getattr(self, name)
+            if path is not None and not isinstance(path, str | os.PathLike):
+                raise InvalidArgument(f"{name} must be the path of a file, not {path!r}")
+        if not isinstance(self.verify, bool | str | os.PathLike):
+            raise InvalidArgument(f"verify must be True, False or a file, not {self.verify!r}")
         for name in ("keep", "agent"):
             if not isinstance(getattr(self, name), bool):
                 raise InvalidArgument(f"{name} must be True or False, not {getattr(self, name)!r}")
         try:
             ipaddress.ip_network(str(self.ssh_cidr))
         except ValueError as error:
-            raise InvalidArgument(f"ssh_cidr must be a network, as 192.0.2.0/24: {error}") from error
+            raise InvalidArgument(
+                f"ssh_cidr must be a network, as 192.0.2.0/24: {error}"
+            ) from error
         object.__setattr__(self, "observer", _checked_observers(self.observer))
 
-    def _check_file(self, name: str) -> None:
-        try:
+    def check_files(self) -> None:
+        """See that the files that were given are there. Blocks.
+
+        Raises:
+            InvalidArgument: One is not.
+        """
+        for name in FILES if isinstance(self.verify, bool) else (*FILES, "verify"):
             path = self.path(name)
-        except TypeError:
-            raise InvalidArgument(
-                f"{name} must be the path of a file, not {getattr(self, name)!r}"
-            ) from None
-        if path is not None and not path.is_file():
-            raise InvalidArgument(f"{name}: there is no file {path}")
+            if path is not None and not path.is_file():
+                raise InvalidArgument(f"{name}: there is no file {path}")
 
     @property
     def observers(self) -> tuple[Observer, ...]:

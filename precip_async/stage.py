@@ -63,6 +63,7 @@ class Stage:
     async def _build(self, undo: AsyncExitStack, cloud: Cloud | Callable[[Home], Cloud]) -> None:
         in_thread = anyio.to_thread.run_sync
         settings, limits = self.settings, self.settings.limits
+        await in_thread(settings.check_files)
         home = await in_thread(Home.open, settings.path("home"))
         for warning in home.warnings:
             self.warn(warning)

@@ -46,13 +46,7 @@ if TYPE_CHECKING:
         ("bastion", "a b"),
         ("bastion", "host:0"),
         ("bastion", 5),
-        ("bastion_key", "/nowhere/key"),
-        ("ssh_key", "/nowhere/key"),
-        ("ssh_key", "/"),
         ("ssh_key", 5),
-        ("ssh_config", "/nowhere/config"),
-        ("known_hosts", "/nowhere/known_hosts"),
-        ("verify", "/nowhere/authorities"),
         ("verify", 1),
         ("ssh_cidr", "everybody"),
         ("ssh_cidr", "10.0.0.1/8"),
@@ -68,6 +62,23 @@ def test_what_can_not_be_is_refused_by_name(keyword: str, value: Any) -> None:
     """The sentence begins with the keyword, so that the line to mend is found."""
     with pytest.raises(InvalidArgument, match=rf"\b{keyword}\b"):
         Settings(**{keyword: value})
+
+
+@pytest.mark.parametrize(
+    "keyword", ["ssh_key", "ssh_config", "known_hosts", "bastion_key", "verify"]
+)
+@pytest.mark.parametrize("path", ["/nowhere", "/"])
+async def test_a_file_that_is_not_there_is_refused_before_anything_is_done(
+    tmp_path: Path, keyword: str, path: str
+) -> None:
+    """A directory is no file. It is opening that looks, where looking holds up nobody."""
+    given: dict[str, Any] = {keyword: path}
+    exp = HostsExperiment(["a"], home=tmp_path / "home", **given)
+
+    with pytest.raises(InvalidArgument, match=f"{keyword}: there is no file {path}"):
+        await exp.open()
+
+    assert not (tmp_path / "home").exists()
 
 
 @pytest.mark.parametrize("name", ["", "a b", "-x", "a/b", "x" * 65, 5])
