@@ -18,8 +18,8 @@ STOREYS: dict[str, tuple[str, ...]] = {
     "ground": ("errors", "events", "fleet", "limits", "results", "shell"),
     "edges": ("clouds", "home", "lab", "ssh"),
     "conduct": (
-        *("boot", "ending", "experiment", "fanout", "how", "launch", "life", "reach", "settings"),
-        *("stage", "work"),
+        *("boot", "ending", "experiment", "fanout", "how", "launch", "life", "reach", "reaping"),
+        *("settings", "stage", "work"),
     ),
     "experiments": ("experiments",),
     "faces": ("cli", "console", "portal", "sync", "testing"),
