@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+import anyio
 import anyio.to_thread
 
 from precip_async.clouds.local.remains import clear_dead, end_left_behind, left_behind
@@ -19,11 +20,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from precip_async.home.journal import Row
+    from precip_async.home.names import Hold
     from precip_async.settings import AnyPath
 
 __all__ = ["Leftover", "reap"]
 
 LOCAL = "local"
+RELEASE = 10.0  # seconds for letting go of a name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +78,7 @@ async def reap(
     """
     in_thread = anyio.to_thread.run_sync
     opened = await in_thread(Home.open, home)
-    base = opened.runtime("local")
+    base = await in_thread(opened.runtime, "local")
     await in_thread(clear_dead, base)
     journal = await in_thread(Journal.open, opened)
     try:
@@ -103,10 +106,11 @@ async def _of_one(
 ) -> list[Leftover]:
     """What one experiment left; with its name held, so that nobody starts it meanwhile."""
     in_thread = anyio.to_thread.run_sync
-    with ExitStack() as held:
+    async with AsyncExitStack() as held:
         holder = ""
         try:
-            held.enter_context(await in_thread(hold_name, home, name))
+            hold = await in_thread(hold_name, home, name)
+            held.push_async_callback(_released, hold)
         except NameInUse as error:
             holder = error.holder
         known = {row.instance_id: row for row in rows}
@@ -116,7 +120,7 @@ async def _of_one(
             here &= set(machines)
         ended = end and not holder and bool(here or machines)
         if ended:
-            await end_left_behind(home.runtime("local"), name)
+            await end_left_behind(await in_thread(home.runtime, "local"), name)
             await in_thread(journal.ended, here)
         elsewhere = [one for one, row in known.items() if one and row.cloud != LOCAL]
         unknown = [one for one in machines if not holder and one not in known and not here]
@@ -132,3 +136,8 @@ async def _of_one(
             )
             for one in (*sorted(here), *elsewhere, *unknown)
         ]
+
+
+async def _released(hold: Hold) -> None:
+    with anyio.move_on_after(RELEASE, shield=True):
+        await anyio.to_thread.run_sync(hold.release)

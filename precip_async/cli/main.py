@@ -38,7 +38,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="precip", description="Repeatable experiments: what looks after them."
     )
-    parser.add_argument("--version", action="version", version=f"precip_async {version('precip_async')}")
+    release = f"precip_async {version('precip_async')}"
+    parser.add_argument("--version", action="version", version=release)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     reap = commands.add_parser(
         "reap",

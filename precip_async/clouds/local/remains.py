@@ -94,7 +94,7 @@ async def end_left_behind(base: Path, experiment: str) -> bool:
     for number, patience in ((signal.SIGTERM, END_TIMEOUT), (signal.SIGKILL, KILL_TIMEOUT)):
         record = await anyio.to_thread.run_sync(state.read)
         if record is not None:
-            processes.kill(record.pid, record.born, number)
+            await anyio.to_thread.run_sync(processes.kill, record.pid, record.born, number)
         with anyio.move_on_after(patience):
             await until_cleared(state, record)
             return True
