@@ -18,7 +18,7 @@ import anyio
 
 from precip_async.clouds.base import Access, LaunchRequest, Machine, Traits
 from precip_async.clouds.local import processes
-from precip_async.clouds.local.faults import SSH_FAULTS, Faults
+from precip_async.clouds.local.faults import SSH_FAULTS, Faults, Orders
 from precip_async.clouds.local.hostkeys import make_host_key
 from precip_async.clouds.local.namespace_probe import obstacle
 from precip_async.clouds.local.remains import claim, clear_dead, end_left_behind, until_cleared
@@ -113,8 +113,15 @@ class LocalCloud:
                 hint=f"see to it that {self._base} can be written to",
             ) from error
 
-    async def launch(self, request: LaunchRequest) -> list[Machine]:
+    async def launch(
+        self, request: LaunchRequest, *, orders: Sequence[Orders] = ()
+    ) -> list[Machine]:
         """Begin to start machines. Image and type may be any: the machine is this computer's.
+
+        Args:
+            request: How many.
+            orders: What each of them is to be, for a cloud that is made of these machines; empty:
+                what the experiment's access and faults say.
 
         Raises:
             InvalidArgument: The request asks for what only other clouds have.
@@ -128,7 +135,7 @@ class LocalCloud:
             raise InvalidArgument(
                 f"local instances have no launch parameters such as {min(request.options)!r}"
             )
-        machines = await anyio.to_thread.run_sync(self._plan, request)
+        machines = await anyio.to_thread.run_sync(self._plan, request, orders)
         views = await self._ask(
             "launch", token=request.token, least=request.min_count, machines=machines
         )
@@ -260,31 +267,46 @@ class LocalCloud:
         if done.returncode:
             raise _not_started(_last_words(state))
 
-    def _plan(self, request: LaunchRequest) -> list[dict[str, Any]]:
+    def _plan(self, request: LaunchRequest, orders: Sequence[Orders]) -> list[dict[str, Any]]:
         """What the warden is to start: ids and host keys are ours to draw. Takes a while."""
-        return [self._machine(request, request.first + place) for place in range(request.count)]
+        ordinals = range(request.first, request.first + request.count)
+        wanted = orders or [self._usual(ordinal) for ordinal in ordinals]
+        return [
+            self._machine(request, ordinal, order)
+            for ordinal, order in zip(ordinals, wanted, strict=True)
+        ]
 
-    def _machine(self, request: LaunchRequest, ordinal: int) -> dict[str, Any]:
+    def _usual(self, ordinal: int) -> Orders:
+        return Orders(
+            authorized_key=self._prepared().public_key,
+            fault=self._faults.of(ordinal),
+            boot_delay=self._faults.delay(ordinal),
+            dies_after=self._faults.dies_after,
+            ssh_late_by=self._faults.ssh_late_by,
+        )
+
+    def _machine(self, request: LaunchRequest, ordinal: int, order: Orders) -> dict[str, Any]:
         access = self._prepared()
         private, public = make_host_key()
-        fault = self._faults.of(ordinal)
         slug = re.sub(r"[^a-z0-9]+", "-", access.experiment.lower()).strip("-")[:40]
         spec = MachineSpec(
             id=f"i-{secrets.token_hex(9)[:17]}",
             ordinal=ordinal,
             hostname=f"{slug or 'precip'}-{ordinal}",
             host_key=private,
-            authorized_key=access.public_key.strip(),
-            fault=fault if fault in SSH_FAULTS else "",
+            authorized_key=order.authorized_key.strip(),
+            fault=order.fault if order.fault in SSH_FAULTS else "",
             disk=request.ebs_size,
+            default_user=order.default_user,
+            root_login=order.root_login,
         )
         return {
             "spec": asdict(spec),
             "public_key": public,
-            "delay": self._faults.delay(ordinal),
-            "never_boots": fault == "never_boots",
-            "dies_after": self._faults.dies_after if fault == "dies_booting" else -1.0,
-            "ssh_late_by": self._faults.ssh_late_by,
+            "delay": order.boot_delay,
+            "never_boots": order.fault == "never_boots",
+            "dies_after": order.dies_after if order.fault == "dies_booting" else -1.0,
+            "ssh_late_by": order.ssh_late_by,
         }
 
     def _prepared(self) -> Access:

@@ -14,7 +14,7 @@ from typing import Literal
 
 from precip_async.errors import InvalidArgument
 
-__all__ = ["SSH_FAULTS", "Faults", "Launches"]
+__all__ = ["SSH_FAULTS", "Faults", "Launches", "Orders"]
 
 Launches = Collection[int] | Literal[True]
 """Ordinals of launches, or ``True`` for all."""
@@ -86,6 +86,27 @@ class Faults:
             if launches is True or ordinal in launches:
                 return name
         return ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Orders:
+    """What one machine is to be, where it isn't as `Faults` say: the lab's own way to say it.
+
+    Attributes:
+        authorized_key: As in `yard.MachineSpec`, and so are the other two.
+        fault: One of those above; empty: none.
+        boot_delay: Seconds.
+        dies_after: Seconds.
+        ssh_late_by: Seconds.
+    """
+
+    authorized_key: str
+    fault: str = ""
+    boot_delay: float = 0.0
+    dies_after: float = 1.0
+    ssh_late_by: float = 3.0
+    default_user: str = ""
+    root_login: bool = True
 
 
 def _check_launches(name: str, value: object) -> None:

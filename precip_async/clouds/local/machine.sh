@@ -4,7 +4,8 @@
 #
 # Takes: HOLDER (the yard's process), PORT (its end of the cable), NAME, ADDRESS, PREFIX, MAC,
 # GATEWAY, GATEWAY_MAC, DISK (of the mount's options), SSHD, SSHD_CONFIG, HOST_KEY, KEYS, ROOT_KEYS,
-# RESOLV (what they name, empty for none), INTERNET, FAULT, NOFILE.
+# RESOLV (what they name, empty for none), SUDOER (a user as stock images have, empty for none),
+# INTERNET, FAULT, NOFILE.
 # Says on standard output: "pid <its number as the warden sees it>", and "up" when it has its
 # address and its SSH server is about to start. Complaints go to the machine's log.
 set -eu
@@ -51,13 +52,14 @@ pivot_root . .
 umount --lazy .
 cd /
 
-if [ "$FAULT" = root_refused ] && ! grep -q '^ubuntu:' /etc/passwd; then
-    echo 'ubuntu:x:59000:59000:Ubuntu:/home/ubuntu:/bin/sh' >>/etc/passwd
-    echo 'ubuntu:x:59000:' >>/etc/group
-    [ ! -f /etc/shadow ] || echo 'ubuntu:*:19000:0:99999:7:::' >>/etc/shadow
-    mkdir -p /home/ubuntu
-    chown 59000:59000 /home/ubuntu
-    [ ! -d /etc/sudoers.d ] || echo 'ubuntu ALL=(ALL) NOPASSWD:ALL' >/etc/sudoers.d/90-cloud-init-users
+if [ -n "$SUDOER" ] && ! grep -q "^$SUDOER:" /etc/passwd; then
+    echo "$SUDOER:x:59000:59000:$SUDOER:/home/$SUDOER:/bin/sh" >>/etc/passwd
+    echo "$SUDOER:x:59000:" >>/etc/group
+    [ ! -f /etc/shadow ] || echo "$SUDOER:*:19000:0:99999:7:::" >>/etc/shadow
+    mkdir -p "/home/$SUDOER"
+    chown 59000:59000 "/home/$SUDOER"
+    [ ! -d /etc/sudoers.d ] ||
+        echo "$SUDOER ALL=(ALL) NOPASSWD:ALL" >/etc/sudoers.d/90-cloud-init-users
 fi
 
 # What a machine must not be able to do to the host by mistake.

@@ -35,11 +35,11 @@ from precip_async.clouds.local.namespace_probe import found, search_path
 from precip_async.clouds.local.namespace_root import MACHINE_SCRIPT, SSHD_CONFIG, nameservers
 from precip_async.clouds.local.processes import birth, kill
 from precip_async.clouds.local.yard import (
-    ROOT_REFUSAL,
     MachineSpec,
     Placement,
     YardError,
     log_path,
+    refusing,
 )
 
 if TYPE_CHECKING:
@@ -216,7 +216,8 @@ class NamespaceYard:
             "SSHD_CONFIG": SSHD_CONFIG,
             "HOST_KEY": spec.host_key,
             "KEYS": keys,
-            "ROOT_KEYS": f"{ROOT_REFUSAL} {keys}" if spec.fault == "root_refused" else keys,
+            "ROOT_KEYS": refusing(keys) if spec.refuses_root else keys,
+            "SUDOER": spec.sudoer,
             "RESOLV": nameservers() if self._internet else "",
             "INTERNET": "yes" if self._internet else "",
             "FAULT": spec.fault,

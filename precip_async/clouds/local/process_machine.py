@@ -16,7 +16,7 @@ from precip_async.clouds.local.process_login import SEARCH_PATH, prelude
 from precip_async.clouds.local.process_space import Space, overslept
 from precip_async.clouds.local.process_ssh import listen
 from precip_async.clouds.local.process_sweep import MARK, end_marked
-from precip_async.clouds.local.yard import ROOT_REFUSAL, Placement, YardError
+from precip_async.clouds.local.yard import Placement, YardError, refusing
 
 if TYPE_CHECKING:
     import socket
@@ -75,7 +75,7 @@ class Machine:
         self._look: asyncio.TimerHandle | None = None
         self._acceptor: asyncssh.SSHAcceptor | None = None
         self._keys = asyncssh.import_authorized_keys(spec.authorized_key)
-        self._refusing = asyncssh.import_authorized_keys(f"{ROOT_REFUSAL} {spec.authorized_key}")
+        self._refusing = asyncssh.import_authorized_keys(refusing(spec.authorized_key))
         self._log = os.open(log, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
         self._space = (
             Space(tools, mark=f"{MARK}={spec.id}", log=self._log, ended=self._space_ended)
@@ -163,7 +163,7 @@ class Machine:
         """Its owner's key, for any name: a machine has one identity, whatever it is called."""
         if self.spec.fault == "ssh_refuses_key":
             return None
-        refused = self.spec.fault == "root_refused" and user == "root"
+        refused = self.spec.refuses_root and user == "root"
         return self._refusing if refused else self._keys
 
     def run(self, request: Request, streams: Streams, exited: Callable[[int], None]) -> Child:

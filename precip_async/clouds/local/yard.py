@@ -24,6 +24,7 @@ __all__ = [
     "Yard",
     "YardError",
     "log_path",
+    "refusing",
 ]
 
 #: What cloud-init puts before our key in root's authorized_keys on images that refuse root.
@@ -47,11 +48,14 @@ class MachineSpec:
         ordinal: Which of the experiment's launches it is, from 0.
         hostname: What it calls itself.
         host_key: Its SSH server's private key: OpenSSH PEM.
-        authorized_key: The public key that may log in: one OpenSSH line.
+        authorized_key: The public key that may log in: one OpenSSH line, or several.
         fault: What is to go wrong with its SSH: empty, ``"ssh_late"`` (no server before
             `Yard.release_ssh`), ``"ssh_refuses_key"``, ``"ssh_hangs"`` (accepts and never speaks)
             or ``"root_refused"`` (see `ROOT_REFUSAL`).
         disk: Gibibytes of its own disk; ``None`` sets no bound.
+        default_user: Who else logs in with the key and may do everything through sudo, as on stock
+            images; empty: nobody.
+        root_login: Whether root may log in, whatever else is to go wrong; see `ROOT_REFUSAL`.
     """
 
     id: str
@@ -61,6 +65,18 @@ class MachineSpec:
     authorized_key: str
     fault: str = ""
     disk: int | None = None
+    default_user: str = ""
+    root_login: bool = True
+
+    @property
+    def refuses_root(self) -> bool:
+        """Whether root is told to take another name."""
+        return self.fault == "root_refused" or not self.root_login
+
+    @property
+    def sudoer(self) -> str:
+        """The user that stock images have beside root; empty where there is none."""
+        return self.default_user or ("ubuntu" if self.fault == "root_refused" else "")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,6 +128,11 @@ class Yard(Protocol):
     async def aclose(self) -> None:
         """End all machines and give back what `open` took. May be called more than once."""
         ...
+
+
+def refusing(keys: str) -> str:
+    """Root's authorized keys where root is refused: each with the command that says so."""
+    return "\n".join(f"{ROOT_REFUSAL} {key}" for key in keys.strip().splitlines())
 
 
 def log_path(directory: Path, machine_id: str) -> Path:
