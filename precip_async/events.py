@@ -62,13 +62,16 @@ class Event:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Opened(Event):
-    """The experiment is open: its cloud has accepted us."""
+    """The experiment is open: its cloud has accepted us; ``reason``: why not a better isolation."""
 
     cloud: str
     isolation: str = ""
+    reason: str = ""
 
     def __str__(self) -> str:
         kept = f", isolation: {self.isolation}" if self.isolation else ""
+        if self.reason:
+            kept += f" ({self.reason})"
         return f"Experiment '{self.experiment}' on {self.cloud}{kept}"
 
 

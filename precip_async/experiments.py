@@ -51,7 +51,7 @@ class LocalExperiment(Experiment):
             return made(home.runtime("local"))
 
         settings = Settings(**shared)
-        made(Path())  # refuses what can't be, now and not when it is opened
+        made(Path("/"))  # refuses what can't be, now and not when it is opened
         Life.__init__(self, cloud, settings)
 
 

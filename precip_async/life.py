@@ -48,6 +48,11 @@ class Life:
         return self._settings.limits
 
     @property
+    def keep(self) -> bool:
+        """Whether its instances go on running when it is closed."""
+        return self._settings.keep
+
+    @property
     def closed(self) -> bool:
         """Whether it was closed; it can't be opened again."""
         return self._closed

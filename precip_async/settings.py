@@ -112,7 +112,8 @@ class Settings:
     options: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
-        checked_number("max_lifetime", self.max_lifetime)
+        if self.max_lifetime is not None:  # a promise that nobody keeps yet would cost money
+            raise InvalidArgument("max_lifetime= is not there yet; leave it out")
         checked_parallel(self.parallel)
         checked_options(self.options)
         if type(self.ssh_port) is not int or not 0 < self.ssh_port <= LAST_PORT:

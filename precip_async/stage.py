@@ -91,7 +91,14 @@ class Stage:
         self.boot = Boot(self.cloud, self.launcher, *shared)
         await self._settle()
         traits = self.cloud.traits
-        self.announce(Opened(experiment=self.name, cloud=traits.name, isolation=traits.isolation))
+        self.announce(
+            Opened(
+                experiment=self.name,
+                cloud=traits.name,
+                isolation=traits.isolation,
+                reason=traits.isolation_reason,
+            )
+        )
 
     async def _settle(self) -> None:
         """See what an earlier experiment of this name has left here, which died or kept it.

@@ -34,6 +34,7 @@ def say(text):
 
 class Kept:
     limits = Limits()
+    keep = False
 
     def __init__(self, name="kept"):
         self.name = name
@@ -370,7 +371,7 @@ def test_what_is_open_at_exit_is_closed_while_names_can_be_resolved(way: str) ->
     ]
     assert complaint in errors
     assert re.search(
-        r" WARNING:  experiment 'kept' was left open with 2 instance\(s\); closing it", errors
+        r" WARNING:  experiment 'kept' was left open with 2 instance\(s\), which are ended", errors
     )
     assert errors.count("Error") == len(re.findall("Error", complaint))
 

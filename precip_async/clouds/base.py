@@ -29,6 +29,7 @@ class Traits:
         ends_machines: Whether ``terminate`` ends machines. False for hosts that exist already:
             they are taken and given back, and need no probing beyond a connection.
         isolation: How machines on this computer are kept apart; empty elsewhere.
+        isolation_reason: Why so, where a better way could not be had.
         endpoint: What tells two clouds of one name apart: where it is spoken to, and the region.
             An id means the same machine only at the same endpoint.
         pins_hosts: Whether machines live on beyond the experiment, so that their host keys are
@@ -42,6 +43,7 @@ class Traits:
     default_image: str | None = None
     ends_machines: bool = True
     isolation: str = ""
+    isolation_reason: str = ""
     endpoint: str = ""
     pins_hosts: bool = False
     poll_interval: float | None = None

@@ -45,6 +45,11 @@ class Closable(Protocol):
         """How long closing it may take."""
         ...
 
+    @property
+    def keep(self) -> bool:
+        """Whether its instances outlive it."""
+        ...
+
     def instances(self) -> Sequence[object]:
         """What closing it may end; raises `ExperimentClosed` where it is not open."""
         ...
@@ -173,8 +178,8 @@ class Portal:
 async def _close_one(experiment: Closable) -> None:
     if count := _instances_of(experiment):
         _say(
-            f"experiment '{experiment.name}' was left open with {count} instance(s); closing it, "
-            "as the interpreter exits"
+            f"experiment '{experiment.name}' was left open with {count} instance(s), which "
+            f"{'go on running' if experiment.keep else 'are ended'} as the interpreter exits"
         )
     try:
         with anyio.fail_after(closing_time(experiment.limits)):

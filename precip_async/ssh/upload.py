@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import stat
 import time
 from dataclasses import replace
-from typing import TYPE_CHECKING, BinaryIO, cast
+from typing import TYPE_CHECKING, BinaryIO, Self, cast
 
+import anyio
 import anyio.from_thread
 import anyio.to_thread
 
@@ -16,6 +18,7 @@ from precip_async.ssh.conversation import CHUNK, Conversation, send
 from precip_async.ssh.transfer import Script, finish, local_trouble
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from precip_async.limits import Limits
@@ -25,15 +28,18 @@ if TYPE_CHECKING:
 
 __all__ = ["put"]
 
-# Where a copy of $2 goes that is to go to $1: as `cp -a` decides it.
+# Where a copy of $2 goes that is to go to $1: as `cp -a` decides it. Nothing here may pass a name
+# through $(...) as it is, which drops newlines at its end.
 _PLACE = r"""
 die() { echo "$2" >&2; exit "$1"; }
 d=$1
 case $d in '~/'*) d=${d#'~/'};; '~') d=.;; esac
 case $d in -*) d=./$d;; esac
 case $d in */) [ -d "$d" ] || die 3 "there is no directory $d";; esac
-if [ -d "$d" ]; then d=${d%/}/$2; else [ -L "$d" ] && d=$(readlink -f -- "$d"); fi
-p=$(dirname -- "$d")
+if [ -d "$d" ]; then d=${d%/}/$2
+elif [ -L "$d" ]; then d=$(readlink -f -- "$d" && echo .) && d=${d%??} || die 3 "$d leads nowhere"
+fi
+case $d in */*) p=${d%/*}/;; *) p=./;; esac
 [ -d "$p" ] || die 3 "there is no directory $p"
 umask 077
 """
@@ -43,7 +49,8 @@ _PUT_FILE = (
     _PLACE
     + r"""
 [ ! -d "$d" ] || die 4 "$d is a directory"
-t=$(mktemp "$p/.precip.XXXXXXXX") || exit 1
+[ ! -e "$d" ] || [ -f "$d" ] || die 4 "$d is there and is no file"
+t=$(mktemp "${p}.precip.XXXXXXXX") || exit 1
 trap 'rm -f -- "$t"' EXIT
 trap 'exit 1' HUP INT TERM
 cat >"$t" || exit 1
@@ -53,37 +60,43 @@ chmod "$4" "$t" && TZ=UTC0 touch -t "$5" "$t" && mv -f -- "$t" "$d"
 )
 
 # $1 target, $2 base name. The tree comes under `content`; nothing is moved before all of it is
-# there and fits. Says where it is, at last.
+# there and fits. A symlink that is there is replaced, never followed. Says where the tree is.
 _PUT_TREE = (
     _PLACE
     + r"""
-[ ! -e "$d" ] || [ -d "$d" ] || die 4 "$d is there and is no directory"
-s=$(mktemp -d "$p/.precip.XXXXXXXX") || exit 1
+[ ! -e "$d" ] && [ ! -L "$d" ] || [ -d "$d" ] && [ ! -L "$d" ] ||
+  die 4 "$d is there and is no directory"
+s=$(mktemp -d "${p}.precip.XXXXXXXX") || exit 1
 trap 'rm -rf -- "$s"' EXIT
 trap 'exit 1' HUP INT TERM
 command -v tar >/dev/null || die 1 "there is no tar on the instance, which a tree needs"
 tar -xpof - -C "$s" || exit 1
 [ -e "$s/COMPLETE" ] || die 1 "the tree came only in part"
-if [ ! -d "$d" ]; then mv -- "$s/content" "$d" && printf %s "$d"; exit; fi
 case $d in /*) ;; *) d=$PWD/$d;; esac
-cd "$s/content" || exit 1
+if [ ! -d "$d" ] && mv -T -- "$s/content" "$d" 2>/dev/null; then printf %s "$d"; exit; fi
+mkdir -p -- "$d" && cd "$s/content" || exit 1
 find . -exec sh -c '
   d=$1; shift; bad=0
   for x do
     y=$d/$x
-    if [ -d "$x" ] && [ ! -L "$x" ]; then
-      [ -d "$y" ] || { [ ! -e "$y" ] && [ ! -L "$y" ]; } ||
-        { echo "$y is there and is no directory" >&2; bad=4; }
-    elif [ -d "$y" ] && [ ! -L "$y" ]; then
-      echo "$y is a directory, and a file is to go there" >&2; bad=4
-    fi
+    [ -e "$y" ] || [ -L "$y" ] || continue
+    is= was=
+    [ -d "$x" ] && [ ! -L "$x" ] && is=1
+    [ -d "$y" ] && [ ! -L "$y" ] && was=1
+    case $is/$was in
+      1/) echo "$y is there and is no directory" >&2; bad=4;;
+      /1) echo "$y is a directory, and a file is to go there" >&2; bad=4;;
+    esac
   done; exit $bad' sh "$d" {} + || exit 4
 find . -type d -exec sh -c '
   d=$1; shift
   for x do [ -d "$d/$x" ] || mkdir -- "$d/$x" || exit 1; done' sh "$d" {} + || exit 1
 find . ! -type d -exec sh -c '
   d=$1; shift
-  for x do mv -f -- "$x" "$d/$x" || exit 1; done' sh "$d" {} + || exit 1
+  for x do
+    [ ! -L "$d/$x" ] || rm -f -- "$d/$x" || exit 1
+    mv -f -- "$x" "$d/$x" || exit 1
+  done' sh "$d" {} + || exit 1
 find . -depth -type d -exec sh -c '
   d=$1; shift
   for x do chmod "$(stat -c %a -- "$x")" "$d/$x" && touch -r "$x" "$d/$x" || exit 1
@@ -116,57 +129,101 @@ async def put(
     If cancelled, nothing of it is left on the instance.
     """
     with local_trouble(target, source):
-        status = await anyio.to_thread.run_sync(source.stat)
-        is_tree = stat.S_ISDIR(status.st_mode)
-        base = (await anyio.to_thread.run_sync(source.resolve)).name
-        if is_tree:
-            sender: _FileSender | _TreeSender = _TreeSender(source)
-            text = script(_PUT_TREE, remote, base)
-        else:
-            when = time.strftime("%Y%m%d%H%M.%S", time.gmtime(max(0, status.st_mtime)))
-            mode = f"{stat.S_IMODE(status.st_mode) & 0o777:04o}"
-            sender = _FileSender(source, status.st_size)
-            text = script(_PUT_FILE, remote, base, str(status.st_size), mode, when)
-        talk = Script(order.mark)
-        await finish(pool, target, replace(order, command=text), talk, limits, sender.feed, remote)
-        if isinstance(sender, _TreeSender) and sender.mend:
+        base, sender = await anyio.to_thread.run_sync(_sender, source, limits.small_file)
+        with sender:
+            words = (remote, base, *sender.words)
+            text = replace(order, command=script(sender.script, *words))
+            talk = Script(order.mark)
+            await finish(pool, target, text, talk, limits, sender.feed, remote)
+        if sender.mend:
             where = talk.answer.decode(errors="surrogateescape")
             await _mend(pool, target, order, limits, sender.mend, where)
     return sender.size
 
 
-class _FileSender:
-    """Feeds one file, read as fast as it is taken."""
+def _sender(source: Path, small: int) -> tuple[str, _FileSender | _TreeSender]:
+    """The name that a copy of `source` has in a directory, and who sends it. Blocks."""
+    status = source.stat()
+    name = source.name if source.name not in ("", "..") else source.resolve().name or "root"
+    if stat.S_ISDIR(status.st_mode):
+        return name, _TreeSender(source)
+    if not stat.S_ISREG(status.st_mode):  # opening a fifo would wait for who writes to it
+        raise tree.TreeError(f"{source} is neither a file nor a directory")
+    return name, _FileSender(source, small)
 
-    def __init__(self, source: Path, size: int) -> None:
-        self._source, self.size = source, size
+
+class _FileSender:
+    """Feeds one file: a small one as it was read at once, else read as fast as it is taken."""
+
+    script = _PUT_FILE
+    mend = ()
+
+    def __init__(self, source: Path, small: int) -> None:
+        self._file = source.open("rb")
+        try:
+            status = os.fstat(self._file.fileno())
+            self._small: bytes | None = None
+            self.size = status.st_size
+            if self.size < small:  # also what has no size before it is read, in /proc
+                self._small = self._file.read(small)
+                self.size = len(self._small)
+        except BaseException:
+            self._file.close()
+            raise
+        mode = f"{stat.S_IMODE(status.st_mode) & 0o777:04o}"
+        when = time.strftime("%Y%m%d%H%M.%S", time.gmtime(max(0, status.st_mtime)))
+        self.words = (str(self.size), mode, when)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._file.close()
 
     async def feed(self, talk: Conversation) -> None:
-        left = self.size  # exactly what was announced: the file may grow meanwhile
-        file = await anyio.to_thread.run_sync(lambda: self._source.open("rb"))
-        with file:
-            while left:
-                data = await anyio.to_thread.run_sync(file.read, min(left, CHUNK))
-                if not data:
-                    break  # it has shrunk: the other end sees that some is missing
-                left -= len(data)
-                if not await send(talk, data):
-                    return
-        if talk.channel is not None:
+        """Send it, and its end."""
+        if self._small is not None:
+            taken = await send(talk, self._small)
+        else:
+            taken = await self._feed(talk)
+        if taken and talk.channel is not None:
             talk.channel.write_eof()
+
+    async def _feed(self, talk: Conversation) -> bool:
+        left = self.size  # exactly what was announced: the file may grow meanwhile
+        while left:
+            data = await anyio.to_thread.run_sync(self._file.read, min(left, CHUNK))
+            if not data:
+                break  # it has shrunk: the other end sees that some is missing
+            left -= len(data)
+            if not await send(talk, data):
+                return False
+        return True
 
 
 class _TreeSender:
     """Feeds a tree, packed in a thread as fast as it is taken."""
 
+    script = _PUT_TREE
+    words = ()
+
     def __init__(self, source: Path) -> None:
         self._source, self.size = source, 0
-        self.mend: list[tuple[int, str]] = []
+        self.mend: Sequence[tuple[int, str]] = ()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        """There is nothing to close."""
 
     async def feed(self, talk: Conversation) -> None:
+        """Send it, and its end."""
         writer = cast("BinaryIO", _ToLoop(talk))
+        # A thread of its own: a slow instance would keep one that all share.
+        own = anyio.CapacityLimiter(1)
         try:
-            packed = await anyio.to_thread.run_sync(tree.pack, self._source, writer)
+            packed = await anyio.to_thread.run_sync(tree.pack, self._source, writer, limiter=own)
         except _Stopped:
             return
         self.size, self.mend = packed
@@ -191,7 +248,12 @@ class _ToLoop:
 
 
 async def _mend(
-    pool: Pool, target: Target, order: Order, limits: Limits, mend: list[tuple[int, str]], top: str
+    pool: Pool,
+    target: Target,
+    order: Order,
+    limits: Limits,
+    mend: Sequence[tuple[int, str]],
+    top: str,
 ) -> None:
     """Set the modes of directories that their owner can't enter, now that all is in them."""
     words = [word for mode, name in mend for word in (f"{mode:04o}", f"./{name}")]

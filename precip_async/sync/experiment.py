@@ -98,6 +98,11 @@ class Experiment:
         return self._experiment.limits
 
     @property
+    def keep(self) -> bool:
+        """Whether its instances go on running when it is closed."""
+        return self._experiment.keep
+
+    @property
     def closed(self) -> bool:
         """Whether it was closed; it can't be opened again."""
         return self._experiment.closed
