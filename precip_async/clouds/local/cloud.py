@@ -93,6 +93,7 @@ class LocalCloud:
             name="local",
             default_image="local",
             isolation=self._isolation,
+            isolation_reason=self.isolation_reason,
             poll_interval=POLL_INTERVAL,
         )
 
@@ -213,7 +214,8 @@ class LocalCloud:
         keeper = f" (process {record.pid})" if record else ""
         raise NameInUse(
             name=state.experiment,
-            holder=f"instances that were left running on this computer{keeper}",
+            holder=f"instances that were left running on this computer{keeper}, which "
+            f"`precip reap --yes --experiment {state.experiment}` ends",
         )
 
     async def _start(self, state: State, access: Access, lock: int) -> None:
