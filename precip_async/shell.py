@@ -176,7 +176,11 @@ def command_line(
     )
     if "\0" in line:
         raise InvalidArgument("a command, its directory and its environment can't hold a NUL byte")
-    if len(line.encode(errors="surrogateescape")) > LONGEST_LINE:
+    try:
+        length = len(line.encode(errors="surrogateescape"))
+    except UnicodeEncodeError as error:
+        raise InvalidArgument(f"a command can't hold {error.object[error.start]!r}") from error
+    if length > LONGEST_LINE:
         raise InvalidArgument(
             f"a command with its environment can't be longer than {LONGEST_LINE} bytes; "
             "put it in a file and use copy_and_run"

@@ -77,7 +77,7 @@ class Conversation:
     # -- for subclasses ----------------------------------------------------------------------
 
     def output(self, stream: Stream, data: bytes) -> None:
-        """Take output of the command. Called by the channel: it must not block."""
+        """Take output of the command. Called by the channel: it must neither block nor raise."""
 
     async def flush(self) -> None:
         """Do what `output` has put off. Called again and again while the command runs."""

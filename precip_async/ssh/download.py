@@ -10,7 +10,7 @@ import tempfile
 from collections import deque
 from dataclasses import replace
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, BinaryIO
 
 import anyio
 import anyio.to_thread
@@ -30,7 +30,11 @@ if TYPE_CHECKING:
 
 __all__ = ["get"]
 
-# $1 the path. First a line: `F mode seconds` and the content, or `D` and a tar of what is in it.
+LONGEST_HEAD = 256  # bytes of the first line; what is longer is none
+ONE_TREE = 2  # threads: one unpacks, one hands over; the shared ones are for what ends soon
+
+# $1 the path. First a line: `F mode seconds bytes` and the content, or `D` and a tar of what is in
+# it.
 _GET = r"""
 f=$1
 case $f in '~/'*) f=${f#'~/'};; '~') f=.;; esac
@@ -41,7 +45,7 @@ if [ -d "$f" ]; then
   echo D && exec tar -cf - -C "$f" .
 elif [ -f "$f" ]; then
   [ -r "$f" ] || die 1 "$f can't be read"
-  echo F "$(stat -L -c '%a %Y' -- "$f")" && exec cat -- "$f"
+  echo F "$(stat -L -c '%a %Y %s' -- "$f")" && exec cat -- "$f"
 elif [ -e "$f" ]; then die 4 "$f is neither a file nor a directory"
 else die 3 "there is no $f"
 fi
@@ -78,9 +82,8 @@ async def get(
 
     If cancelled, nothing of it is left here.
     """
-    base = remote.rstrip("/").rpartition("/")[2] or "root"
     with local_trouble(target, Path(local)):
-        place, staging = await anyio.to_thread.run_sync(_place, local, base, suffix)
+        place, staging = await anyio.to_thread.run_sync(_place, local, remote, suffix)
         talk = _Getter(order.mark, staging)
         try:
             text = replace(order, command=script(_GET, remote))
@@ -92,7 +95,8 @@ async def get(
                     finally:
                         talk.close()  # the unpacker sees the end
             except BaseExceptionGroup as group:
-                raise talk.reason(group) from None
+                error = talk.reason(group)
+                raise error from error.__cause__
             await anyio.to_thread.run_sync(talk.commit, place)
         finally:
             with anyio.move_on_after(limits.close_grace, shield=True):
@@ -100,22 +104,32 @@ async def get(
     return place, talk.size
 
 
-def _place(local: str, base: str, suffix: str) -> tuple[Path, Path]:
-    """Where a copy of `base` goes that is to go to `local`, and a new directory beside it."""
+def _place(local: str, remote: str, suffix: str) -> tuple[Path, Path]:
+    """Where a copy of `remote` goes that is to go to `local`, and a new directory beside it."""
     place = Path(local)
+    base = remote.rstrip("/").rpartition("/")[2] or "root"
     if local.endswith("/") or place.is_dir():
         if not place.is_dir():
-            raise NotADirectoryError(errno.ENOTDIR, "there is no such directory", local)
+            raise tree.TreeError(f"there is no directory {local}")
+        if base == "..":
+            raise tree.TreeError(f"a copy of {remote} has no name here: give it one")
         place /= base
     elif place.is_symlink():
         place = place.resolve()
     place = place.with_name(place.name + suffix)
+    if not place.parent.is_dir():
+        raise tree.TreeError(f"there is no directory {place.parent}")
+    if place.exists() and not (place.is_file() or place.is_dir()):
+        raise tree.TreeError(f"{place} is neither a file nor a directory")
     return place, Path(tempfile.mkdtemp(prefix=".precip.", dir=place.parent))
 
 
 def _remove(staging: Path) -> None:
-    for folder, _, _ in os.walk(staging):  # a tree may hold directories that we can't enter
-        Path(folder).chmod(0o700)
+    for folder, names, _ in os.walk(staging):  # a tree may hold directories that we can't enter
+        for name in names:
+            path = Path(folder, name)
+            if not path.is_symlink():
+                path.chmod(0o700)
     shutil.rmtree(staging)
 
 
@@ -127,21 +141,23 @@ class _Getter(Script):
         self.tasks: TaskGroup | None = None
         self.size = 0
         self._content = staging / "content"
-        self._head: bytes | None = b""
-        self._kind: list[str] = []
+        self._begun, self._head = False, b""
+        self._facts: list[int] | None = None
         self._backlog: deque[bytes] = deque()
         self._out: IO[bytes] | None = None
+        self._unpacked: tree.Unpacked | None = None
+        self._threads = anyio.CapacityLimiter(ONE_TREE)
 
     def output(self, stream: Stream, data: bytes) -> None:
         if stream == "stderr":
             super().output(stream, data)
             return
-        if self._head is not None:
+        if not self._begun:
             self._head += data
-            line, newline, data = self._head.partition(b"\n")
-            if not newline:
+            self._head, newline, data = self._head.partition(b"\n")
+            if not newline and len(self._head) < LONGEST_HEAD:
                 return
-            self._head, self._kind = None, line.decode(errors="replace").split()
+            self._begun = True
         self._backlog.append(data)
         self.put_off(len(data))
 
@@ -149,35 +165,39 @@ class _Getter(Script):
         if self._backlog:
             if self._out is None:
                 await self._open()
-            await anyio.to_thread.run_sync(self._write)
+            await anyio.to_thread.run_sync(self._write, limiter=self._threads)
             self.caught_up(sum(map(len, self._backlog)))
 
     async def _open(self) -> None:
-        if self._kind != ["D"]:
+        self._facts = _facts(self._head)
+        if self._facts is not None:
             self._out = await anyio.to_thread.run_sync(
                 lambda: self._content.open("xb", buffering=0)
             )
             return
         assert self.tasks is not None
-        self.tasks.start_soon(anyio.to_thread.run_sync, self._unpack, self._piped())
+        self.tasks.start_soon(self._unpack, self._piped())
 
-    def _piped(self) -> int:
+    def _piped(self) -> BinaryIO:
         readable, writable = os.pipe()
         self._out = open(writable, "wb", buffering=0)  # noqa: PTH123, SIM115 - close() closes it
-        return readable
+        return open(readable, "rb")  # noqa: PTH123 - the unpacker closes it
+
+    async def _unpack(self, stream: BinaryIO) -> None:
+        with stream:
+            self._unpacked = await anyio.to_thread.run_sync(
+                tree.unpack, stream, self._content, limiter=self._threads
+            )
+        self.size = self._unpacked.size
 
     def _write(self) -> None:
         assert self._out is not None
         while self._backlog:
             view = memoryview(self._backlog.popleft())
-            if self._kind != ["D"]:
+            if self._facts is not None:
                 self.size += len(view)
             while view:
                 view = view[self._out.write(view) or 0 :]
-
-    def _unpack(self, readable: int) -> None:
-        with open(readable, "rb") as stream:
-            self.size = tree.unpack(stream, self._content)
 
     def close(self) -> None:
         """Say that nothing more comes."""
@@ -186,16 +206,19 @@ class _Getter(Script):
 
     def commit(self, place: Path) -> None:
         """Move what has come to `place`. Blocks."""
-        if self._kind == ["D"]:
-            tree.merge(self._content, place)
+        if self._out is None:
+            raise tree.TreeError("the instance did not say what it sends")
+        if self._unpacked is not None:
+            tree.merge(self._content, place, self._unpacked)
             return
         if place.is_dir():
             raise IsADirectoryError(errno.EISDIR, "is a directory", str(place))
-        if not self._content.exists():  # nothing came: the file is empty
-            self._content.touch()
-        with contextlib.suppress(ValueError, IndexError):  # the instance's `stat` may know no -c
-            self._content.chmod(int(self._kind[1], 8) & 0o777)
-            os.utime(self._content, (int(self._kind[2]), int(self._kind[2])))
+        if self._facts:
+            mode, seconds, size = self._facts
+            if self.size < size:
+                raise tree.TreeError(f"{self.size} of {size} bytes came, and no more")
+            self._content.chmod(mode & 0o777)
+            os.utime(self._content, (seconds, seconds))
         self._content.replace(place)
 
     @staticmethod
@@ -203,3 +226,20 @@ class _Getter(Script):
         """The error to show: why the unpacking failed, rather than that its pipe broke."""
         errors = [error for error in group.exceptions if not isinstance(error, BrokenPipeError)]
         return errors[0] if errors else group.exceptions[0]
+
+
+def _facts(line: bytes) -> list[int] | None:
+    """Mode, time and size of a file, as far as the instance's `stat` tells; of a tree ``None``.
+
+    Raises:
+        TreeError: That is not what our script says.
+    """
+    kind, *words = line.split()[:5] or [b""]
+    if kind == b"D" and not words:
+        return None
+    if kind == b"F" and not words:  # a `stat` that knows no -c
+        return []
+    if kind == b"F" and len(words) == 3 and all(w.isdigit() and len(w) < 16 for w in words):  # noqa: PLR2004
+        with contextlib.suppress(ValueError):  # the mode is octal
+            return [int(words[0], 8), int(words[1]), int(words[2])]
+    raise tree.TreeError(f"the instance says something senseless: {line[:LONGEST_HEAD]!r}")

@@ -33,22 +33,20 @@ SAID_LIMIT = 8 * 1024  # bytes of what a script says; a path is at most 4 KiB
 
 
 class Script(Conversation):
-    """Keeps a script's answer and the end of what it says to standard error."""
+    """Keeps the end of what a script of ours says: why it failed."""
 
     def __init__(self, mark: str) -> None:
         super().__init__(mark)
-        self.answer = bytearray()
-        self.said = bytearray()
+        self._said = bytearray()
 
     def output(self, stream: Stream, data: bytes) -> None:
         """Keep the end of it."""
-        kept = self.answer if stream == "stdout" else self.said
-        kept += data
-        del kept[:-SAID_LIMIT]
+        self._said += data
+        del self._said[:-SAID_LIMIT]
 
     def why(self) -> str:
         """Why it failed, in its own words."""
-        words = self.said.decode(errors="replace").strip()
+        words = self._said.decode(errors="replace").strip()
         return words or f"the instance's end of it exited with {self.exit_code}"
 
 

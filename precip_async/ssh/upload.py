@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import stat
-import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, BinaryIO, Self, cast
 
@@ -18,7 +17,6 @@ from precip_async.ssh.conversation import CHUNK, Conversation, send
 from precip_async.ssh.transfer import Script, finish, local_trouble
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from pathlib import Path
 
     from precip_async.limits import Limits
@@ -34,12 +32,12 @@ _PLACE = r"""
 die() { echo "$2" >&2; exit "$1"; }
 d=$1
 case $d in '~/'*) d=${d#'~/'};; '~') d=.;; esac
-case $d in -*) d=./$d;; esac
+case $d in /*) ;; *) d=$PWD/$d;; esac
 case $d in */) [ -d "$d" ] || die 3 "there is no directory $d";; esac
 if [ -d "$d" ]; then d=${d%/}/$2
 elif [ -L "$d" ]; then d=$(readlink -f -- "$d" && echo .) && d=${d%??} || die 3 "$d leads nowhere"
 fi
-case $d in */*) p=${d%/*}/;; *) p=./;; esac
+p=${d%/*}/
 [ -d "$p" ] || die 3 "there is no directory $p"
 umask 077
 """
@@ -60,27 +58,32 @@ chmod "$4" "$t" && TZ=UTC0 touch -t "$5" "$t" && mv -f -- "$t" "$d"
 )
 
 # $1 target, $2 base name. The tree comes under `content`; nothing is moved before all of it is
-# there and fits. A symlink that is there is replaced, never followed. Says where the tree is.
+# there and fits. A symlink that is there is replaced, never followed. `m` and `t` are what `pack`
+# calls for each directory; times are as they should be already where all was moved at once.
 _PUT_TREE = (
     _PLACE
     + r"""
-[ ! -e "$d" ] && [ ! -L "$d" ] || [ -d "$d" ] && [ ! -L "$d" ] ||
-  die 4 "$d is there and is no directory"
+if [ -L "$d" ] || [ -e "$d" ]; then
+  [ -d "$d" ] && [ ! -L "$d" ] || die 4 "$d is there and is no directory"
+fi
 s=$(mktemp -d "${p}.precip.XXXXXXXX") || exit 1
 trap 'rm -rf -- "$s"' EXIT
 trap 'exit 1' HUP INT TERM
 command -v tar >/dev/null || die 1 "there is no tar on the instance, which a tree needs"
 tar -xpof - -C "$s" || exit 1
 [ -e "$s/COMPLETE" ] || die 1 "the tree came only in part"
-case $d in /*) ;; *) d=$PWD/$d;; esac
-if [ ! -d "$d" ] && mv -T -- "$s/content" "$d" 2>/dev/null; then printf %s "$d"; exit; fi
-mkdir -p -- "$d" && cd "$s/content" || exit 1
+m() { chmod "$@" || exit 1; }
+t() { :; }
+if [ ! -d "$d" ] && mv -T -- "$s/content" "$d" 2>/dev/null; then
+  cd -- "$d" && . "$s/COMPLETE"
+  exit
+fi
+mkdir -p -- "$d" && cd -- "$s/content" || exit 1
 find . -exec sh -c '
   d=$1; shift; bad=0
   for x do
-    y=$d/$x
+    y=$d/$x is= was=
     [ -e "$y" ] || [ -L "$y" ] || continue
-    is= was=
     [ -d "$x" ] && [ ! -L "$x" ] && is=1
     [ -d "$y" ] && [ ! -L "$y" ] && was=1
     case $is/$was in
@@ -90,18 +93,19 @@ find . -exec sh -c '
   done; exit $bad' sh "$d" {} + || exit 4
 find . -type d -exec sh -c '
   d=$1; shift
-  for x do [ -d "$d/$x" ] || mkdir -- "$d/$x" || exit 1; done' sh "$d" {} + || exit 1
+  for x do
+    if [ ! -d "$d/$x" ]; then mkdir -- "$d/$x"
+    elif [ ! -w "$d/$x" ] || [ ! -x "$d/$x" ]; then chmod u+rwx "$d/$x"
+    fi || exit 1
+  done' sh "$d" {} + || exit 1
 find . ! -type d -exec sh -c '
   d=$1; shift
   for x do
     [ ! -L "$d/$x" ] || rm -f -- "$d/$x" || exit 1
     mv -f -- "$x" "$d/$x" || exit 1
   done' sh "$d" {} + || exit 1
-find . -depth -type d -exec sh -c '
-  d=$1; shift
-  for x do chmod "$(stat -c %a -- "$x")" "$d/$x" && touch -r "$x" "$d/$x" || exit 1
-  done' sh "$d" {} + || exit 1
-printf %s "$d"
+t() { TZ=UTC0 touch -t "$@" || exit 1; }
+cd -- "$d" && . "$s/COMPLETE"
 """
 ).replace("COMPLETE", tree.COMPLETE)
 
@@ -135,9 +139,6 @@ async def put(
             text = replace(order, command=script(sender.script, *words))
             talk = Script(order.mark)
             await finish(pool, target, text, talk, limits, sender.feed, remote)
-        if sender.mend:
-            where = talk.answer.decode(errors="surrogateescape")
-            await _mend(pool, target, order, limits, sender.mend, where)
     return sender.size
 
 
@@ -156,7 +157,6 @@ class _FileSender:
     """Feeds one file: a small one as it was read at once, else read as fast as it is taken."""
 
     script = _PUT_FILE
-    mend = ()
 
     def __init__(self, source: Path, small: int) -> None:
         self._file = source.open("rb")
@@ -171,8 +171,7 @@ class _FileSender:
             self._file.close()
             raise
         mode = f"{stat.S_IMODE(status.st_mode) & 0o777:04o}"
-        when = time.strftime("%Y%m%d%H%M.%S", time.gmtime(max(0, status.st_mtime)))
-        self.words = (str(self.size), mode, when)
+        self.words = (str(self.size), mode, tree.touch_time(status.st_mtime))
 
     def __enter__(self) -> Self:
         return self
@@ -209,7 +208,6 @@ class _TreeSender:
 
     def __init__(self, source: Path) -> None:
         self._source, self.size = source, 0
-        self.mend: Sequence[tuple[int, str]] = ()
 
     def __enter__(self) -> Self:
         return self
@@ -223,10 +221,9 @@ class _TreeSender:
         # A thread of its own: a slow instance would keep one that all share.
         own = anyio.CapacityLimiter(1)
         try:
-            packed = await anyio.to_thread.run_sync(tree.pack, self._source, writer, limiter=own)
+            self.size = await anyio.to_thread.run_sync(tree.pack, self._source, writer, limiter=own)
         except _Stopped:
             return
-        self.size, self.mend = packed
         if talk.channel is not None:
             talk.channel.write_eof()
 
@@ -245,22 +242,3 @@ class _ToLoop:
         if not anyio.from_thread.run(send, self._talk, data):
             raise _Stopped
         return len(data)
-
-
-async def _mend(
-    pool: Pool,
-    target: Target,
-    order: Order,
-    limits: Limits,
-    mend: Sequence[tuple[int, str]],
-    top: str,
-) -> None:
-    """Set the modes of directories that their owner can't enter, now that all is in them."""
-    words = [word for mode, name in mend for word in (f"{mode:04o}", f"./{name}")]
-    text = script(
-        'cd -- "$1" && shift && while [ $# -gt 1 ]; do chmod "$1" "$2" || exit; shift 2; done',
-        *(top, *words),
-    )
-    mark = f"{order.mark}m"  # another run, which is to be told from the first
-    talk = Script(mark)
-    await finish(pool, target, replace(order, command=text, mark=mark), talk, limits, None, top)

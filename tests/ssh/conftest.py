@@ -26,3 +26,17 @@ async def rig(server: OpenSSHServer, tmp_path: Path) -> AsyncIterator[Rig]:
     """A pool against the shared server."""
     async with Rig(server, tmp_path) as rig:
         yield rig
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Path:
+    """A directory of this machine."""
+    (tmp_path / "here").mkdir()
+    return tmp_path / "here"
+
+
+@pytest.fixture
+def there(tmp_path: Path) -> Path:
+    """A directory of the instance, which is this machine."""
+    (tmp_path / "there").mkdir()
+    return tmp_path / "there"
