@@ -182,7 +182,8 @@ async def test_a_client_waits_for_a_process_that_does_not_read(
 
     assert len(session._inlet._waiting) < 3 * MEBI
     counter.signal(signal.SIGCONT)
-    assert (await process.stdout.read()).split() == [str(16 * MEBI).encode()]
+    with anyio.fail_after(20):
+        assert (await process.stdout.read()).split() == [str(16 * MEBI).encode()]
 
 
 async def test_a_held_client_that_leaves_frees_its_channel(
