@@ -162,6 +162,8 @@ class FakeConnector:
         attempts: Every target that was connected to, in order.
         open: Connections that are open.
         answer: Awaited with the target by every attempt to connect; may raise or hang.
+        lines: Every line that a login shell was given.
+        mute: Whether commands begin and never end, until their connection is closed.
     """
 
     def __init__(self) -> None:
@@ -186,20 +188,25 @@ class _Connection:
     def __init__(self, connector: FakeConnector) -> None:
         self._connector = connector
         self.alive = True
+        self._running: list[Receiver] = []
         connector.open += 1
 
     async def start(self, line: str, receiver: Receiver) -> Channel:
         self._connector.lines.append(line)
         if mark := re.search(r"PRECIP_RUN=(\w+)", line):
             receiver.received("stdout", f"\2{mark.group(1)} 1\n".encode())
-        if not (mark and self._connector.mute):
-            receiver.exited(0)
-            receiver.closed()
+            if self._connector.mute:
+                self._running.append(receiver)
+                return _Channel()
+        receiver.exited(0)
+        receiver.closed()
         return _Channel()
 
     async def aclose(self) -> None:
         self._connector.open -= self.alive
         self.alive = False
+        while self._running:
+            self._running.pop().closed()
 
 
 class _Channel:
