@@ -17,6 +17,7 @@ class Yard:
     """A yard without machines, that fails when told to."""
 
     isolation = "none"
+    shared_because = ""
 
     def __init__(self) -> None:
         self.start_fails: Exception | None = None

@@ -232,7 +232,7 @@ class LocalCloud:
             raise
         try:
             with anyio.fail_after(START_TIMEOUT):
-                await greeting
+                shared_because = await greeting
             self._record = await anyio.to_thread.run_sync(state.read)
         except BaseException as error:
             wire.close()
@@ -241,6 +241,9 @@ class LocalCloud:
                 raise _not_started(hint) from error
             raise
         self._access, self._wire = access, wire
+        if shared_because:
+            shared = f"files and processes are shared with this computer: {shared_because}"
+            self.isolation_reason = "; ".join(filter(None, (self.isolation_reason, shared)))
 
     def _spawn(self, state: State, access: Access, lock: int, line: socket.socket) -> None:
         """Start the warden, which takes over the lock and its end of the line. Blocks."""

@@ -73,6 +73,7 @@ class NamespaceYard:
     """
 
     isolation = "namespace"
+    shared_because = ""
 
     def __init__(self, directory: Path, *, internet: bool = False) -> None:
         self._directory = directory

@@ -55,7 +55,7 @@ class Warden:
         try:
             await self._yard.open()
             self._state.write(self._record)
-            await _say(writer, {"id": 0, "ok": None})
+            await _say(writer, {"id": 0, "ok": self._yard.shared_because})
             async with asyncio.TaskGroup() as group:
                 tasks = [
                     group.create_task(self._answer(reader, writer)),

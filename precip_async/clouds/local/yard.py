@@ -97,6 +97,11 @@ class Yard(Protocol):
 
     isolation: str
 
+    @property
+    def shared_because(self) -> str:
+        """Why machines share files and processes with this computer; empty where they do not."""
+        ...
+
     async def open(self) -> None:
         """Take what all machines share, such as a network.
 
