@@ -48,8 +48,23 @@ class Unpacked:
     folders: list[tuple[str, int, float]]
 
 
+class _Archive(tarfile.TarFile):
+    """Knows whether its end was reached: tarfile takes a stream that stops anywhere for whole."""
+
+    ended = False
+
+
 class _Bounded(tarfile.TarInfo):
     """A member whose headers can't make us read, or write, without end."""
+
+    @classmethod
+    def fromtarfile(cls, archive: tarfile.TarFile) -> Self:
+        try:
+            return super().fromtarfile(archive)
+        except tarfile.EOFHeaderError:  # type: ignore[attr-defined] # typeshed lacks it
+            assert isinstance(archive, _Archive)
+            archive.ended = True
+            raise
 
     @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
@@ -171,11 +186,13 @@ def unpack(stream: BinaryIO, into: Path) -> Unpacked:
     """
     unpacking = _Unpacking(into)
     try:
-        with tarfile.open(
+        with _Archive.open(
             fileobj=stream, mode="r|", bufsize=BLOCK, errors="surrogateescape", tarinfo=_Bounded
         ) as tar:
             for member in tar:
                 unpacking.take(tar, member)
+            if not tar.ended:
+                raise tarfile.ReadError("it has no end")
     except (tarfile.TarError, ValueError, OverflowError, RecursionError) as error:
         raise TreeError(f"the stream of files is damaged or was cut off: {error}") from error
     return unpacking.result()
@@ -194,6 +211,8 @@ class _Unpacking:
     def take(self, tar: tarfile.TarFile, member: tarfile.TarInfo) -> None:
         """Make one member."""
         name = _checked(member.name)
+        if member.size < 0:
+            raise TreeError(f"the stream of files says that {name!r} has {member.size} bytes")
         if member.isdir():
             if name not in self._folders:
                 self._new(name).mkdir(mode=OWNER_ALL)
