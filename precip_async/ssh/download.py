@@ -145,6 +145,8 @@ class _Getter(Script):
         self._facts: list[int] | None = None
         self._backlog: deque[bytes] = deque()
         self._out: IO[bytes] | None = None
+        self._closed = False
+        self._failure: tree.TreeError | OSError | None = None
         self._unpacked: tree.Unpacked | None = None
         self._threads = anyio.CapacityLimiter(ONE_TREE)
 
@@ -185,9 +187,15 @@ class _Getter(Script):
 
     async def _unpack(self, stream: BinaryIO) -> None:
         with stream:
-            self._unpacked = await anyio.to_thread.run_sync(
-                tree.unpack, stream, self._content, limiter=self._threads
-            )
+            try:
+                self._unpacked = await anyio.to_thread.run_sync(
+                    tree.unpack, stream, self._content, limiter=self._threads
+                )
+            except (tree.TreeError, OSError) as error:
+                if not self._closed:
+                    raise  # nobody need send the rest
+                self._failure = error  # perhaps because it was cut off, and who did that says why
+                return
         self.size = self._unpacked.size
 
     def _write(self) -> None:
@@ -201,6 +209,7 @@ class _Getter(Script):
 
     def close(self) -> None:
         """Say that nothing more comes."""
+        self._closed = True
         if self._out is not None:
             self._out.close()
 
@@ -208,6 +217,8 @@ class _Getter(Script):
         """Move what has come to `place`. Blocks."""
         if self._out is None:
             raise tree.TreeError("the instance did not say what it sends")
+        if self._failure is not None:
+            raise self._failure
         if self._unpacked is not None:
             tree.merge(self._content, place, self._unpacked)
             return

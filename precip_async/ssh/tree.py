@@ -95,7 +95,7 @@ def pack(root: Path, out: BinaryIO) -> int:
     """Write the tree under `root` to `out`, as ``content/...``; return its bytes of content.
 
     Symlinks are written as links. Directories are written so that their owner can enter them. The
-    last member, `COMPLETE`, is a script of lines ``m MODE PATH...`` and ``t TIME PATH...`` that
+    last member, `COMPLETE`, is a script of lines ``m MODE PATH...`` and ``u TIME PATH...`` that
     gives all directories what they are to have in the end; times are as touch wants them in UTC.
 
     Raises:
@@ -142,7 +142,7 @@ def _finishing(folders: list[tuple[str, int, float]]) -> Iterator[str]:
             paths.setdefault(f"m {mode:04o}", []).append(path)
         else:
             last.append(f"m {mode:04o} {path}\n")
-        paths.setdefault(f"t {touch_time(mtime)}", []).append(path)
+        paths.setdefault(f"u {touch_time(mtime)}", []).append(path)
     for what, those in paths.items():
         for start in range(0, len(those), PATHS_A_LINE):
             yield f"{what} {' '.join(those[start : start + PATHS_A_LINE])}\n"

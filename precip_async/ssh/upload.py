@@ -27,7 +27,9 @@ if TYPE_CHECKING:
 __all__ = ["put"]
 
 # Where a copy of $2 goes that is to go to $1: as `cp -a` decides it. Nothing here may pass a name
-# through $(...) as it is, which drops newlines at its end.
+# through $(...) as it is, which drops newlines at its end. What is temporary is $t, removed in the
+# end whatever happens: who is ended is told so again and again, and where the connection is lost,
+# so is standard error.
 _PLACE = r"""
 die() { echo "$2" >&2; exit "$1"; }
 d=$1
@@ -40,6 +42,9 @@ fi
 p=${d%/*}/
 [ -d "$p" ] || die 3 "there is no directory $p"
 umask 077
+t=
+trap 'trap "" HUP INT PIPE TERM; [ -z "$t" ] || rm -rf -- "$t"' EXIT
+trap 'exit 1' HUP INT PIPE TERM
 """
 
 # $1 target, $2 base name, $3 bytes, $4 mode, $5 time as touch wants it in UTC
@@ -49,8 +54,6 @@ _PUT_FILE = (
 [ ! -d "$d" ] || die 4 "$d is a directory"
 [ ! -e "$d" ] || [ -f "$d" ] || die 4 "$d is there and is no file"
 t=$(mktemp "${p}.precip.XXXXXXXX") || exit 1
-trap 'rm -f -- "$t"' EXIT
-trap 'exit 1' HUP INT TERM
 cat >"$t" || exit 1
 [ "$(wc -c <"$t")" -eq "$3" ] || die 1 "the file came only in part"
 chmod "$4" "$t" && TZ=UTC0 touch -t "$5" "$t" && mv -f -- "$t" "$d"
@@ -58,7 +61,7 @@ chmod "$4" "$t" && TZ=UTC0 touch -t "$5" "$t" && mv -f -- "$t" "$d"
 )
 
 # $1 target, $2 base name. The tree comes under `content`; nothing is moved before all of it is
-# there and fits. A symlink that is there is replaced, never followed. `m` and `t` are what `pack`
+# there and fits. A symlink that is there is replaced, never followed. `m` and `u` are what `pack`
 # calls for each directory; times are as they should be already where all was moved at once.
 _PUT_TREE = (
     _PLACE
@@ -66,19 +69,17 @@ _PUT_TREE = (
 if [ -L "$d" ] || [ -e "$d" ]; then
   [ -d "$d" ] && [ ! -L "$d" ] || die 4 "$d is there and is no directory"
 fi
-s=$(mktemp -d "${p}.precip.XXXXXXXX") || exit 1
-trap 'rm -rf -- "$s"' EXIT
-trap 'exit 1' HUP INT TERM
+t=$(mktemp -d "${p}.precip.XXXXXXXX") || exit 1
 command -v tar >/dev/null || die 1 "there is no tar on the instance, which a tree needs"
-tar -xpof - -C "$s" || exit 1
-[ -e "$s/COMPLETE" ] || die 1 "the tree came only in part"
+tar -xpof - -C "$t" || exit 1
+[ -e "$t/COMPLETE" ] || die 1 "the tree came only in part"
 m() { chmod "$@" || exit 1; }
-t() { :; }
-if [ ! -d "$d" ] && mv -T -- "$s/content" "$d" 2>/dev/null; then
-  cd -- "$d" && . "$s/COMPLETE"
+u() { :; }
+if [ ! -d "$d" ] && mv -T -- "$t/content" "$d" 2>/dev/null; then
+  cd -- "$d" && . "$t/COMPLETE"
   exit
 fi
-mkdir -p -- "$d" && cd -- "$s/content" || exit 1
+mkdir -p -- "$d" && cd -- "$t/content" || exit 1
 find . -exec sh -c '
   d=$1; shift; bad=0
   for x do
@@ -104,8 +105,8 @@ find . ! -type d -exec sh -c '
     [ ! -L "$d/$x" ] || rm -f -- "$d/$x" || exit 1
     mv -f -- "$x" "$d/$x" || exit 1
   done' sh "$d" {} + || exit 1
-t() { TZ=UTC0 touch -t "$@" || exit 1; }
-cd -- "$d" && . "$s/COMPLETE"
+u() { TZ=UTC0 touch -t "$@" || exit 1; }
+cd -- "$d" && . "$t/COMPLETE"
 """
 ).replace("COMPLETE", tree.COMPLETE)
 
