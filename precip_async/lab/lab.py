@@ -1,0 +1,243 @@
+"""A cloud on this computer: an EC2 endpoint whose instances are local machines with real SSH."""
+
+from __future__ import annotations
+
+import secrets
+import ssl
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Self
+
+import anyio
+
+from precip_async.errors import CloudError, InvalidArgument
+from precip_async.lab.account import Account
+from precip_async.lab.dialects import DIALECTS
+from precip_async.lab.doors import Doors
+from precip_async.lab.forwarding import can_listen
+from precip_async.lab.http import HOST, serving
+from precip_async.lab.keys import make_certificate
+from precip_async.lab.machines import Machines
+from precip_async.lab.scenario import Scenario
+from precip_async.lab.service import LabCall, Service
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping, Sequence
+    from pathlib import Path
+    from types import TracebackType
+
+    from precip_async.clouds.local.cloud import Isolation
+    from precip_async.lab.account import Instance
+
+__all__ = ["Lab", "LabAddress", "LabInstance"]
+
+CLOSE_GRACE: Final = 120.0  # seconds for everything; hundreds of machines take about one
+FOREIGN: Final = "elsewhere.invalid"  # the host of a certificate that is not for this one
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LabInstance:
+    """What the lab knows of one instance: more than it tells.
+
+    Attributes:
+        id: The cloud's id for it.
+        ordinal: Which of all that were launched, from 0.
+        state: What the cloud says it is.
+        alive: Whether it is, or may become, anything: it would cost money.
+        machine_id: The local machine's id.
+        address: Where the machine is; empty while it is nowhere.
+        host_keys: Its SSH host keys, OpenSSH lines.
+        token: The client token that launched it.
+        fault: What the scenario has in store for its boot; empty: nothing.
+        boot: Seconds that its boot takes.
+        launched: When it was launched, `ran` when it was first seen running and `ended` when it was
+            first seen to have ended: seconds since the lab was opened; ``None``: not yet.
+    """
+
+    id: str
+    ordinal: int
+    state: str
+    alive: bool
+    machine_id: str
+    address: str
+    host_keys: tuple[str, ...]
+    token: str
+    fault: str
+    boot: float
+    launched: float
+    ran: float | None
+    ended: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LabAddress:
+    """An elastic address that somebody has taken, and the id of the instance behind it."""
+
+    public: str
+    instance_id: str
+
+
+class Lab:
+    """A cloud on this computer, for as long as the ``async with`` lasts.
+
+    Args:
+        dialect: Which cloud: a name in `DIALECTS`.
+        directory: Where state is kept.
+        isolation: How machines are kept apart; see `LocalExperiment`.
+        scenario: What is to go wrong.
+        tls: Whether it speaks https, with a certificate that `ca_file` verifies.
+        region: What it calls itself.
+        credentials: Access keys and their secrets; ``None``: one pair that is made up.
+        session_token: What every request must bring; empty: nothing.
+
+    Attributes:
+        endpoint: Its URL.
+        access_key: One that is let in.
+        secret_key: That one's secret.
+        region: The region to sign requests for.
+        ca_file: With `tls`: the authority's certificate.
+
+    Raises:
+        InvalidArgument: There is no such dialect.
+    """
+
+    def __init__(
+        self,
+        dialect: str = "amazon",
+        *,
+        directory: Path,
+        isolation: Isolation = "auto",
+        scenario: Scenario | None = None,
+        tls: bool = False,
+        region: str = "lab-east-1",
+        credentials: Mapping[str, str] | None = None,
+        session_token: str = "",
+    ) -> None:
+        if dialect not in DIALECTS:
+            raise InvalidArgument(
+                f"the lab can be {', '.join(map(repr, DIALECTS))}, and not {dialect!r}"
+            )
+        self.region = region
+        self.endpoint = ""
+        self.ca_file: Path | None = None
+        known = credentials or {f"AKIA{secrets.token_hex(8).upper()}": secrets.token_urlsafe(30)}
+        self.access_key, self.secret_key = next(iter(known.items()))
+        self.session_token = session_token
+        self._dialect = DIALECTS[dialect]
+        self._tls = tls or self._dialect.tls_only
+        self._directory = directory.absolute()
+        self._isolation = isolation
+        self._scenario = scenario or Scenario()
+        self._doors = Doors(known, session_token=session_token)
+        self._stack = AsyncExitStack()
+        self._opened = 0.0
+        self._account: Account
+        self._service: Service
+
+    async def __aenter__(self) -> Self:
+        async with AsyncExitStack() as undo:
+            machines = await undo.enter_async_context(self._machines())
+            self._account = Account(self._dialect, self._scenario, machines, region=self.region)
+            undo.push_async_callback(self._release)
+            self._service = Service(self._account, self._doors)
+            tls = await self._certified() if self._tls else None
+            port = await undo.enter_async_context(serving(self._service.answer, tls=tls))
+            path = self._dialect.paths[0]
+            self.endpoint = f"http{'s' if tls else ''}://{HOST}:{port}{path.rstrip('/')}"
+            self._opened = anyio.current_time()
+            self._stack = undo.pop_all()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        with anyio.CancelScope(shield=True):  # each step is bounded by itself
+            await self._stack.aclose()
+
+    @property
+    def dialect(self) -> str:
+        """Which cloud it is."""
+        return self._dialect.name
+
+    @property
+    def isolation(self) -> str:
+        """How its machines are kept apart."""
+        return self._account.machines.isolation
+
+    @property
+    def ssh_port(self) -> int:
+        """Where the machines' SSH servers listen."""
+        return self._account.machines.ssh_port
+
+    @property
+    def calls(self) -> Sequence[LabCall]:
+        """Every call that was made, in order."""
+        return self._service.calls
+
+    async def instances(self) -> tuple[LabInstance, ...]:
+        """Every instance that was ever launched, in order, as it is now."""
+        await self._account.look()
+        return tuple(self._seen(one) for one in self._account.instances.values())
+
+    def addresses(self) -> tuple[LabAddress, ...]:
+        """The elastic addresses that are taken."""
+        return tuple(
+            LabAddress(public=one.public, instance_id=one.instance.id if one.instance else "")
+            for one in self._account.addresses.values()
+        )
+
+    def _seen(self, one: Instance) -> LabInstance:
+        return LabInstance(
+            id=one.id,
+            ordinal=one.ordinal,
+            state=one.state(self._dialect),
+            alive=one.ended is None and not one.failed,
+            machine_id=one.machine_id,
+            address=one.address,
+            host_keys=one.machine.host_keys if one.machine else (),
+            token=one.reservation.token,
+            fault=self._scenario.fault(one.ordinal),
+            boot=one.delay,
+            launched=one.launched - self._opened,
+            ran=None if one.ran is None else one.ran - self._opened,
+            ended=None if one.ended is None else one.ended - self._opened,
+        )
+
+    @asynccontextmanager
+    async def _machines(self) -> AsyncIterator[Machines]:
+        machines = Machines(self._directory, self._isolation)
+        try:
+            await machines.open()
+            elastic = self._dialect.addresses == "elastic"
+            if elastic and not can_listen(machines.ssh_port):
+                if self._isolation != "auto" or machines.isolation == "process":
+                    raise CloudError(
+                        f"elastic addresses can't be had: port {machines.ssh_port} of this"
+                        " computer's loopback is taken",
+                        cloud="lab",
+                        operation="open",
+                        hint="isolation='process' uses another",
+                    )
+                await machines.aclose()
+                machines = Machines(self._directory, "process")
+                await machines.open()
+            yield machines
+        finally:
+            with anyio.move_on_after(CLOSE_GRACE, shield=True):
+                await machines.aclose()
+
+    async def _release(self) -> None:
+        with anyio.move_on_after(CLOSE_GRACE, shield=True):
+            for address in self._account.addresses.values():
+                await address.forwarder.aclose()
+
+    async def _certified(self) -> ssl.SSLContext:
+        host = FOREIGN if self._scenario.wrong_host else HOST
+        made = await anyio.to_thread.run_sync(make_certificate, self._directory, host)
+        self.ca_file = made[0]
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        await anyio.to_thread.run_sync(context.load_cert_chain, *made)
+        return context
