@@ -15,6 +15,7 @@ from precip_async.errors import (
     Throttled,
 )
 from precip_async.events import Warned
+from precip_async.fanout import task_group
 from precip_async.home.journal import Journal
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ class Ender:
         except HomeError as error:  # machines that nobody wants come before the books
             self._warn(error)
         with anyio.move_on_after(limit):
-            async with anyio.create_task_group() as tasks:
+            async with task_group() as tasks:
                 for one in ids:
                     tasks.start_soon(self._pool.forget, one)
                 await self._until_ended(problems, ended, interval)

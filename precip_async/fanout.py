@@ -91,7 +91,8 @@ async def task_group() -> AsyncIterator[TaskGroup]:
     try:
         async with anyio.create_task_group() as tasks:
             yield tasks
-    except BaseExceptionGroup as group:
+    # A KeyboardInterrupt stays in its group: bare it would tear asyncio's loop out of its shutdown.
+    except ExceptionGroup as group:
         first, *others = group.exceptions
         for other in others:  # what ends everything often strikes more than once
             first.add_note(f"and at the same time: {type(other).__name__}: {other}")
