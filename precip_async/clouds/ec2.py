@@ -1,0 +1,356 @@
+"""Clouds that speak the EC2 query API, as a `Cloud`: Amazon, OpenStack, Eucalyptus, Nimbus."""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import anyio
+import anyio.to_thread
+
+from precip_async.clouds.base import Access, LaunchRequest, Machine, Traits
+from precip_async.clouds.dialects import Dialect
+from precip_async.clouds.ec2_addresses import Addresses
+from precip_async.clouds.ec2_calls import BRIEF, Calls, recognised
+from precip_async.clouds.ec2_documents import console_of
+from precip_async.clouds.ec2_groups import Groups
+from precip_async.clouds.ec2_keys import Keys
+from precip_async.clouds.ec2_launch import Launches
+from precip_async.clouds.ec2_pace import Pace
+from precip_async.clouds.ec2_roster import Roster
+from precip_async.clouds.ec2_wire import checked_options, machine_of
+from precip_async.errors import CloudError, EndpointUnreachable, InvalidArgument
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from precip_async.clouds.dialects import KeyType
+    from precip_async.clouds.ec2_client import Client
+    from precip_async.clouds.ec2_documents import Seen
+    from precip_async.clouds.ec2_endpoint import Endpoint
+
+__all__ = ["EC2Cloud"]
+
+FIRST_ANSWER: Final = 18.0  # seconds until it is known whether the cloud answers us
+FIRST_PATIENCE: Final = 6.0  # seconds in which an endpoint that does not answer is tried again
+RELEASE: Final = 120.0  # seconds for giving back addresses and key pairs
+
+# There is no default network: a launch can name one, and says so if it does not (section 6).
+_NO_NETWORK: Final = frozenset({"VPCIdNotSpecified", "DefaultVpcDoesNotExist", "MissingInput"})
+
+
+class EC2Cloud:
+    """Starts, describes and ends instances of a cloud that speaks EC2; a `Cloud`.
+
+    Args:
+        dialect: How it speaks; where its age is not known, the candidates, the newest first.
+        endpoint: Where; ``None``: where Amazon has the region.
+        region: What requests are signed for; ``None``: what the endpoint or the dialect says.
+        zone: Where instances are placed; ``None``: the cloud's choice.
+        access_key: Who asks; ``None``: whoever the standard AWS chain finds.
+        secret_key: Goes with `access_key`.
+        session_token: Goes with temporary keys.
+        profile: A profile of the AWS configuration to find keys in.
+        verify: How TLS certificates are checked: True, False, or a file of authorities.
+        ssh_cidr: From where SSH is let in.
+        ssh_port: Where it listens.
+        public: Whether instances are to have public addresses, where those must be asked for.
+        root_login: Whether images that refuse root are to let it in with the experiment's key.
+        max_lifetime: Seconds after which an instance ends by itself.
+
+    Raises:
+        InvalidArgument: These do not go together, or can't be.
+    """
+
+    def __init__(
+        self,
+        *,
+        dialect: Dialect | Sequence[Dialect],
+        endpoint: Endpoint | None = None,
+        region: str | None = None,
+        zone: str | None = None,
+        access_key: str | None = None,
+        secret_key: str | None = None,
+        session_token: str | None = None,
+        profile: str | None = None,
+        verify: bool | str | Path = True,
+        ssh_cidr: str = "0.0.0.0/0",
+        ssh_port: int = 22,
+        public: bool = True,
+        root_login: bool = True,
+        max_lifetime: float | None = None,
+    ) -> None:
+        self._dialects = (dialect,) if isinstance(dialect, Dialect) else tuple(dialect)
+        amazon = self._dialects[0].name == "amazon"
+        if endpoint is None and not amazon:
+            raise InvalidArgument(f"endpoint: where is {self._dialects[0].title} spoken to?")
+        there = endpoint.region if endpoint else None
+        if region and there and region != there:
+            raise InvalidArgument(
+                f"the region is {region}, and the endpoint {endpoint and endpoint.host} is that of "
+                f"{there}: leave one of the two out, or make them match"
+            )
+        _check_credentials(access_key, secret_key, session_token, profile, needed=not amazon)
+        self._endpoint, self._zone = endpoint, zone
+        self._region = region or there or self._dialects[0].region
+        self._given = (access_key, secret_key, session_token, profile)
+        self._verify = verify if isinstance(verify, bool) else str(Path(verify).expanduser())
+        self._ssh = (ssh_cidr, ssh_port)
+        self._public, self._root_login, self._max_lifetime = public, root_login, max_lifetime
+        self._client: Client | None = None
+        self._parts: _Parts | None = None
+        self._keep = False
+
+    def __repr__(self) -> str:
+        return f"<EC2Cloud {self._dialects[0].name} {self.traits.endpoint}>"
+
+    @property
+    def traits(self) -> Traits:
+        """What kind of cloud this is; complete once `prepare` has returned."""
+        url = self._endpoint.url if self._endpoint else ""
+        if self._client is not None:
+            url = self._client.url
+        return Traits(name=self._dialects[0].title, endpoint=f"{url} {self._region}".strip())
+
+    @property
+    def key_type(self) -> KeyType:
+        """Of which type the key in `Access` should be; known before `prepare`."""
+        return self._dialects[0].key_types[0]
+
+    @property
+    def dialect(self) -> Dialect:
+        """How the cloud speaks; known for sure once `prepare` has returned."""
+        return self._parts.calls.dialect if self._parts else self._dialects[-1]
+
+    def check_options(self, options: Mapping[str, Any]) -> None:
+        """Raise `InvalidArgument` where `options` can't be launch parameters there."""
+        checked_options(self.dialect, options)
+
+    # -- the protocol ------------------------------------------------------------------------
+
+    async def prepare(self, access: Access) -> None:
+        """See that the cloud answers us, and that our key and our group are there.
+
+        Raises:
+            NotAuthorized: It does not accept the credentials.
+            EndpointUnreachable: It does not answer, or what answers is no EC2 API.
+            CloudError: It refuses something else.
+            InvalidArgument: The key is of a kind that it does not take.
+        """
+        if self._verify is False:
+            warnings.warn(
+                f"the certificate of {self.traits.endpoint} is not checked (verify=False): whoever "
+                "is in between can read and change everything",
+                UserWarning,
+                stacklevel=2,
+            )
+        self._keep = access.keep
+        try:
+            with anyio.fail_after(FIRST_ANSWER):
+                client = await self._connected()
+                dialect = await recognised(client, self._dialects, FIRST_PATIENCE)
+                parts = self._built(Calls(dialect, client, Pace(dialect)), access)
+                await parts.keys.check(FIRST_PATIENCE)
+        except TimeoutError as error:
+            raise EndpointUnreachable(
+                f"no answer from {self.traits.endpoint} within {FIRST_ANSWER:.0f} s",
+                cloud=self._dialects[0].title,
+                operation="prepare",
+                hint="check the endpoint's host and port, and the network in between",
+            ) from error
+        await parts.keys.register()
+        try:
+            await parts.groups.ready()
+        except CloudError as error:
+            if error.code not in _NO_NETWORK:
+                raise
+        self._parts = parts
+
+    async def launch(self, request: LaunchRequest) -> list[Machine]:
+        """Start instances, and return once the cloud has accepted; see `Cloud.launch`.
+
+        Raises:
+            InvalidArgument: The request asks for what can't be had; nothing was started.
+            EndpointUnreachable: Nobody knows what was started; `find` may.
+            CloudError: It was refused, and nothing of it is left.
+        """
+        started = await self._prepared("provision").launches.start(request)
+        return [self._machine(one.id, one) for one in started]
+
+    async def describe(self, ids: Sequence[str]) -> Mapping[str, Machine]:
+        """What became of `ids`."""
+        parts = self._prepared("describe")
+        seen = await parts.roster.look(ids)
+        given: dict[str, str] = {}
+        if parts.addresses is not None:
+            ready = [one for one in seen.values() if self._wants_address(one)]
+            given = await parts.addresses.provide(ready)
+        return {one: self._machine(one, seen.get(one.lower()), given) for one in ids}
+
+    async def terminate(self, ids: Sequence[str]) -> Mapping[str, Machine]:
+        """Ask for the end of `ids`, and give back what they held."""
+        parts = self._prepared("terminate")
+        ended = await parts.roster.end(ids)
+        # what can't be given back now is tried again by `aclose`, which says so if it must
+        with contextlib.suppress(CloudError):
+            await parts.keys.ended(ids)
+        if parts.addresses is not None:
+            with contextlib.suppress(CloudError):
+                await parts.addresses.ended(ids)
+        return {one: self._machine(one, ended.get(one.lower())) for one in ids}
+
+    async def find(self, token: str) -> list[Machine]:
+        """The instances that the launch named `token` has started."""
+        found = await self._prepared("find").launches.find(token)
+        return [self._machine(one.id, one) for one in found]
+
+    async def console(self, instance_id: str) -> str:
+        """The end of an instance's console output; empty where the cloud has none."""
+        calls = self._prepared("console").calls
+        if not calls.dialect.can("GetConsoleOutput"):
+            return ""
+        wanted = {"InstanceId": instance_id}
+        if "Latest" in calls.dialect.accepts["GetConsoleOutput"]:
+            try:
+                latest = {**wanted, "Latest": True}
+                return await calls.ask("GetConsoleOutput", latest, console_of, patience=BRIEF)
+            except CloudError as error:  # only some types have it (section 6, "host keys")
+                if error.code not in ("UnsupportedOperation", "InvalidParameterValue"):
+                    raise
+        return await calls.ask("GetConsoleOutput", wanted, console_of, patience=BRIEF)
+
+    async def aclose(self) -> None:
+        """Give back addresses and key pairs unless machines are kept, and close connections.
+
+        Raises:
+            CloudError: Something may be left at the cloud; the message names it.
+        """
+        parts, self._parts = self._parts, None
+        client, self._client = self._client, None
+        try:
+            if parts is not None and not self._keep:
+                with anyio.move_on_after(RELEASE, shield=True) as scope:
+                    await self._release(parts)
+                if scope.cancelled_caught:
+                    raise parts.calls.tell.invalid(
+                        "close",
+                        f"addresses and key pairs were not given back in {RELEASE:.0f} s",
+                        "see to it yourself: addresses may cost",
+                    )
+        finally:
+            if client is not None:
+                await client.aclose()
+
+    # -- how ---------------------------------------------------------------------------------
+
+    async def _connected(self) -> Client:
+        def made() -> Client:
+            # in a thread: importing the vendor's library takes some tenths of a second
+            from precip_async.clouds.ec2_client import Client
+            from precip_async.clouds.ec2_credentials import Credentials
+
+            return Client(
+                dialect=self._dialects[0],
+                url=self._endpoint.url if self._endpoint else None,
+                region=self._region,
+                credentials=Credentials(*self._given),
+                verify=self._verify,
+            )
+
+        client = await anyio.to_thread.run_sync(made)
+        self._client = client  # whose `aclose` is ours from here on
+        await client.open()
+        return client
+
+    def _built(self, calls: Calls, access: Access) -> _Parts:
+        keys, roster = Keys(calls, access), Roster(calls)
+        groups = Groups(calls, *self._ssh)
+        launches = Launches(
+            calls,
+            access,
+            keys,
+            groups,
+            roster,
+            zone=self._zone,
+            root_login=self._root_login,
+            max_lifetime=self._max_lifetime,
+        )
+        elastic = calls.dialect.elastic and self._public
+        return _Parts(calls, keys, groups, roster, launches, Addresses(calls) if elastic else None)
+
+    def _prepared(self, operation: str) -> _Parts:
+        if self._parts is None:
+            raise CloudError("it is not open", cloud=self._dialects[0].title, operation=operation)
+        return self._parts
+
+    def _wants_address(self, seen: Seen) -> bool:
+        """Whether an instance of ours runs, and has no public address by itself."""
+        parts = self._prepared("describe")
+        if not parts.roster.is_ours(seen.id):
+            return False
+        machine = machine_of(parts.calls.dialect, seen)
+        # with a private address: the cloud has to know where an elastic one leads
+        return bool(
+            machine.state == "running" and machine.private_address and not machine.public_address
+        )
+
+    def _machine(
+        self, instance_id: str, seen: Seen | None, given: Mapping[str, str] | None = None
+    ) -> Machine:
+        parts = self._prepared("describe")
+        if seen is None:
+            state = parts.roster.missing(instance_id)
+            why = "" if state == "pending" else "there is no such instance any more"
+            return Machine(id=instance_id, state=state, reason=why)
+        trouble = parts.addresses.trouble.get(seen.id, "") if parts.addresses else ""
+        elastic = (given or {}).get(seen.id)
+        return machine_of(parts.calls.dialect, seen, public=elastic, note=trouble)
+
+    async def _release(self, parts: _Parts) -> None:
+        try:
+            if parts.addresses is not None:
+                await parts.addresses.release()
+        finally:
+            await parts.keys.release()
+
+
+class _Parts:
+    """What an open cloud stands on."""
+
+    __slots__ = ("addresses", "calls", "groups", "keys", "launches", "roster")
+
+    def __init__(
+        self,
+        calls: Calls,
+        keys: Keys,
+        groups: Groups,
+        roster: Roster,
+        launches: Launches,
+        addresses: Addresses | None,
+    ) -> None:
+        self.calls, self.keys, self.groups = calls, keys, groups
+        self.roster, self.launches, self.addresses = roster, launches, addresses
+
+
+def _check_credentials(
+    access_key: str | None,
+    secret_key: str | None,
+    session_token: str | None,
+    profile: str | None,
+    *,
+    needed: bool,
+) -> None:
+    for name, value in (("access_key", access_key), ("secret_key", secret_key)):
+        if value is not None and (not isinstance(value, str) or not value.strip()):
+            raise InvalidArgument(f"{name} must be a string, and not an empty one")  # never shown
+    if (access_key is None) != (secret_key is None):
+        missing = "secret_key" if secret_key is None else "access_key"
+        raise InvalidArgument(f"{missing} is missing: access_key and secret_key go together")
+    if access_key is None and needed:
+        raise InvalidArgument("access_key and secret_key must be given for this cloud")
+    if session_token is not None and access_key is None:
+        raise InvalidArgument("session_token goes with access_key and secret_key")
+    if profile is not None and access_key is not None:
+        raise InvalidArgument("give either profile, or access_key and secret_key")

@@ -1,0 +1,180 @@
+"""Elastic addresses, on clouds whose instances are reached by no other.
+
+Each is allocated for an instance of ours and released with it. A free address that we did not
+allocate is somebody's who is about to use it; one of ours that has been given to another instance
+has found a new owner. Neither is touched.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+import anyio
+
+from precip_async.clouds.ec2_calls import BRIEF, PATIENT
+from precip_async.clouds.ec2_documents import addresses_of, truth_of
+from precip_async.errors import CloudError
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable
+
+    from precip_async.clouds.ec2_calls import Calls
+    from precip_async.clouds.ec2_documents import Address, Seen
+
+__all__ = ["Addresses"]
+
+AT_ONCE: Final = 4  # addresses that are being given at one time; a small cloud takes seconds each
+PAUSE: Final = 10.0  # seconds before asking again, where there was none to be had
+ALLOCATION: Final = 30.0  # seconds for the answer to an allocation, also when nobody waits any more
+
+# Section 2, "Floating IP flow": disassociating what is not associated.
+_LOOSE: Final = frozenset({"InvalidAssociationID.NotFound"})
+_UNKNOWN: Final = frozenset({"InvalidAddress.NotFound", "InvalidAllocationID.NotFound"})
+
+
+class Addresses:
+    """The elastic addresses of one experiment.
+
+    Args:
+        calls: What is asked with.
+    """
+
+    def __init__(self, calls: Calls) -> None:
+        self._calls = calls
+        self._ours: dict[str, Address] = {}  # by address: those that we allocated
+        self._held: dict[str, str] = {}  # by address: the instance that we gave it to
+        self._not_before = float("-inf")  # when allocating may be tried again
+        self.trouble: dict[str, str] = {}  # by instance: why it has none
+
+    async def provide(self, instances: Iterable[Seen]) -> dict[str, str]:
+        """See that each of the running `instances` has an address.
+
+        Returns:
+            The address of each that has one, by instance id.
+
+        Raises:
+            CloudError: The cloud did not say who has which.
+        """
+        wanting = {seen.id: seen for seen in instances}
+        if not wanting:
+            return {}
+        known = await self._describe()
+        free = {address.ip for address in known if not address.instance}
+        for ip in free & {*self._held}:
+            del self._held[ip]  # giving it was refused, or its answer was lost
+        given = {address.instance: address.ip for address in known if address.instance in wanting}
+        limiter = anyio.Semaphore(AT_ONCE)
+        async with anyio.create_task_group() as tasks:
+            for one in [seen for seen in wanting.values() if seen.id not in given]:
+                if time.monotonic() < self._not_before:
+                    break
+                tasks.start_soon(self._give, one, given, limiter)
+        return given
+
+    async def _give(self, seen: Seen, given: dict[str, str], limiter: anyio.Semaphore) -> None:
+        async with limiter:
+            try:
+                address = self._spare() or await self._allocate(seen)
+                self._held[address.ip] = seen.id
+                await self._associate(address, seen)
+            except CloudError as error:  # a later round tries again
+                self._not_before = time.monotonic() + PAUSE
+                self.trouble[seen.id] = f"it has no elastic address: {error.message}"
+            else:
+                given[seen.id] = address.ip
+                self.trouble.pop(seen.id, None)
+
+    def _spare(self) -> Address | None:
+        """One of ours that no instance holds: giving it was refused."""
+        return next((one for ip, one in self._ours.items() if ip not in self._held), None)
+
+    async def _allocate(self, seen: Seen) -> Address:
+        parameters = {"Domain": "vpc"} if seen.vpc else {}
+        # Not asked again when the answer is lost, and not left alone before it is there: each time
+        # takes an address, for good.
+        with anyio.move_on_after(ALLOCATION, shield=True):
+            found = await self._calls.ask(
+                "AllocateAddress", parameters, addresses_of, repeat=False, patience=BRIEF
+            )
+            if found:
+                self._ours[found[0].ip] = found[0]
+                return found[0]
+        raise self._calls.tell.invalid("AllocateAddress", "there is no address in the answer")
+
+    async def _associate(self, address: Address, seen: Seen) -> None:
+        parameters: dict[str, Any] = {"InstanceId": seen.id}
+        # section 3, "Addresses": naming it the other way is an `InvalidParameterCombination`
+        if address.allocation and seen.vpc:
+            parameters["AllocationId"] = address.allocation
+        else:
+            parameters["PublicIp"] = address.ip
+        await self._calls.ask("AssociateAddress", parameters, truth_of, patience=BRIEF)
+
+    async def ended(self, ids: Collection[str]) -> None:
+        """Release the addresses of instances that have ended.
+
+        Raises:
+            CloudError: One can't be released; it is tried again in `release`.
+        """
+        await self._release([ip for ip, held in self._held.items() if held in ids])
+
+    async def release(self) -> None:
+        """Release all that is ours still.
+
+        Raises:
+            CloudError: Some can't be released; the message names them.
+        """
+        await self._release([*self._ours])
+
+    async def _release(self, ips: list[str]) -> None:
+        if not ips:
+            return
+        now = {address.ip: address for address in await self._describe(PATIENT)}
+        problems: dict[str, CloudError] = {}
+        limiter = anyio.Semaphore(AT_ONCE)
+
+        async def release(ip: str) -> None:
+            async with limiter:
+                try:
+                    await self._release_one(ip, now.get(ip))
+                except CloudError as error:
+                    problems[ip] = error
+
+        async with anyio.create_task_group() as tasks:
+            for ip in ips:
+                tasks.start_soon(release, ip)
+        if problems:
+            error = next(iter(problems.values()))
+            raise self._calls.tell.invalid(
+                "ReleaseAddress",
+                f"still allocated: {', '.join(problems)}: {error.message}",
+                "release them yourself: they may cost",
+            ) from error
+
+    async def _release_one(self, ip: str, now: Address | None) -> None:
+        address = self._ours[ip]
+        if now is not None and now.instance in ("", self._held.get(ip)):
+            if now.instance:
+                await self._leave(now)
+            by_id = {"AllocationId": address.allocation} if address.allocation else {}
+            try:
+                await self._calls.ask("ReleaseAddress", by_id or {"PublicIp": ip}, truth_of)
+            except CloudError as error:
+                if error.code not in _UNKNOWN:
+                    raise
+        self._ours.pop(ip, None)
+        self._held.pop(ip, None)
+
+    async def _leave(self, address: Address) -> None:
+        by_id = {"AssociationId": address.association} if address.association else {}
+        try:
+            await self._calls.ask(
+                "DisassociateAddress", by_id or {"PublicIp": address.ip}, truth_of
+            )
+        except CloudError as error:  # the cloud was faster: its instance has ended
+            if error.code not in _LOOSE | _UNKNOWN:
+                raise
+
+    async def _describe(self, patience: float = BRIEF) -> list[Address]:
+        return await self._calls.ask("DescribeAddresses", {}, addresses_of, patience=patience)
