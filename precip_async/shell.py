@@ -117,8 +117,9 @@ while look; [ -n "$left" ]; do
       kill -CONT $p 2>/dev/null
     done
   fi
+  if [ $i -gt 0 ]; then pause=0.1; else pause=0.02; fi  # most go at once
   i=$((i + 1))
-  sleep 0.1 2>/dev/null || sleep 1
+  sleep $pause 2>/dev/null || sleep 1
 done
 exit 0
 """.replace("@MARK@", MARK)

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from precip_async.ssh.transport import Trust
 
 HERE = Target(instance_id="i-1", host="127.0.0.1", port=22, user="root", alias="i-1")
-IMPATIENT = Limits(connect_timeout=1)
+IMPATIENT = Limits(connect_timeout=0.3)
 
 
 class Attempt:
@@ -118,11 +118,11 @@ async def test_a_server_that_starts_late_is_reached(tmp_path: Path) -> None:
 async def test_a_peer_that_says_nothing_is_a_timeout() -> None:
     """Somebody accepts and is silent: that is not a filtered port, and the words say so."""
     async with peers.mute_peer() as peer:
-        error = await Attempt().fails(at(peer), timeout=0.5)
+        error = await Attempt().fails(at(peer), timeout=0.3)
 
     assert isinstance(error, ConnectTimeout)
     assert isinstance(error, TimeoutError)
-    assert "accepts connections, but let nobody log in within 0.5 s" in str(error)
+    assert "accepts connections, but let nobody log in within 0.3 s" in str(error)
 
 
 async def test_an_address_that_nobody_answers_at_is_a_timeout() -> None:
@@ -134,7 +134,7 @@ async def test_an_address_that_nobody_answers_at_is_a_timeout() -> None:
             for filler in fillers:
                 filler.setblocking(False)
                 filler.connect_ex(place)
-            error = await Attempt().fails(replace(HERE, port=place[1]), timeout=0.5)
+            error = await Attempt().fails(replace(HERE, port=place[1]), timeout=0.3)
         finally:
             for filler in fillers:
                 filler.close()

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.sshd
 
-LIMITS = Limits(kill_grace=1, drain_grace=0.2)
+LIMITS = Limits(kill_grace=0.4, drain_grace=0.2)
 
 # NAP is a sleep of its own; each says `ready` once all of it runs.
 COMMANDS = {
@@ -104,7 +104,7 @@ async def by_timeout(rig: Rig, command: str, **settings: Any) -> None:
     """Run `command` until its time is up."""
     ready = Ready()
     with pytest.raises(CommandTimeout) as caught:
-        await rig.run(command, timeout=0.4, listener=ready, **settings)
+        await rig.run(command, timeout=0.3, listener=ready, **settings)
     assert ready.event.is_set(), "the test's time was too short"
     assert caught.value.leftover == ""
 

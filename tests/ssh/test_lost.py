@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.sshd
 
-LIMITS = Limits(keepalive=0.3, keepalive_count=2, connect_timeout=3, kill_grace=1, close_grace=1)
+LIMITS = Limits(keepalive=0.2, keepalive_count=2, connect_timeout=3, kill_grace=1, close_grace=1)
 
 
 @pytest.fixture

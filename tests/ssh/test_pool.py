@@ -38,7 +38,7 @@ def connector() -> FakeConnector:
 
 @pytest.fixture
 def pool(connector: FakeConnector) -> Pool:
-    return Pool(connector, Limits(max_channels=3, connect_timeout=1))
+    return Pool(connector, Limits(max_channels=3, connect_timeout=0.3))
 
 
 async def hold(
@@ -236,12 +236,12 @@ async def test_waiting_for_a_turn_costs_nothing_of_the_time_to_connect(
     connector: FakeConnector,
 ) -> None:
     """A queue as long as the timeout is no reason to give up."""
-    pool = Pool(connector, Limits(max_connects=1, connect_timeout=0.2))
+    pool = Pool(connector, Limits(max_connects=1, connect_timeout=0.1))
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(hold, pool, target(1, "a"))
         await wait_all_tasks_blocked()
         tasks.start_soon(hold, pool, target(2, "b"))
-        await anyio.sleep(0.3)
+        await anyio.sleep(0.15)
         connector.gate.set()
         await wait_all_tasks_blocked()
         assert pool.connected(target(2, "b"))
