@@ -9,9 +9,9 @@ client: what a cloud does, it does, also where that hurts us.
 
     http ── service ── doors (signatures) ── throttle
                │
-               ├── launching · instances · access · addresses · places: what each action does
+               ├── launching · instances · key_pairs · groups · addresses · places: the actions
                │        └── account: what there is ── machines ── clouds.local
-               └── documents, answers: how it is said
+               └── shapes, documents, refusing: how it is said
 
 `dialects`, `accepted` and `answers` are data; `scenario` is what is to go wrong.
 """

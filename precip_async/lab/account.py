@@ -127,8 +127,11 @@ class Instance:
         imds: Whether its metadata service wants tokens.
         public: Whether it is to have a public address.
         ran: When it was first seen running.
+        disks: The names of its volumes.
+        mapped: Whether its launch said anything of volumes.
         machine_id: The machine's own id; empty until it has been ordered.
         machine: What was last seen of it.
+        hopeless: Whether the scenario has its boot fail.
         dead: That, and why, it ended: the code and the text of the reason.
         gone: Whether the cloud has forgotten it.
     """
@@ -148,6 +151,7 @@ class Instance:
     visible: float
     user_data: bytes = b""
     disks: tuple[str, ...] = ()
+    mapped: bool = False
     spot: bool = False
     imds: str = "optional"
     public: bool = True
@@ -157,6 +161,7 @@ class Instance:
     ended: float | None = None
     machine_id: str = ""
     machine: Machine | None = None
+    hopeless: bool = False
     ending: bool = False
     failed: bool = False
     dead: tuple[str, str] = ("", "")
@@ -191,6 +196,7 @@ class Address:
     id: str
     public: str
     forwarder: Forwarder
+    domain: str
     instance: Instance | None = None
     association: str = ""
     tags: dict[str, str] = field(default_factory=dict)
@@ -217,12 +223,11 @@ class Account:
         self.addresses: dict[str, Address] = {}
         self.launched = 0
         self._random = random.Random(f"{scenario.seed}:ids")  # noqa: S311 - repeatable on purpose
-        self._counter = 0
+        self._counters: dict[str, int] = {}
+        self.has_vpc = dialect.vpc and scenario.default_vpc
         self.vpc = self.new_id("vpc")
         self.subnets = {zone: self.new_id("subnet") for zone in self.zones}
-        default = Group(
-            id=self.new_id("sg"), name="default", description="default VPC security group"
-        )
+        default = Group(id=self.new_id("sg"), name="default", description="default group")
         default.rules.append(Rule(protocol="-1", first=-1, last=-1, group=default.id))
         self.groups: dict[str, Group] = {default.id: default}
 
@@ -233,11 +238,11 @@ class Account:
     def new_id(self, kind: str) -> str:
         """An id that nothing has, in the cloud's shape."""
         style = self.dialect.ids
-        self._counter += 1
-        if style == "counter":
-            return f"{kind}-{self._counter:08x}"
-        if kind == "r" and style == "short36":
+        if kind == "r" and self.dialect.base36:
             return "r-" + "".join(self._random.choices(_BASE36, k=8))
+        if style == "counter":
+            self._counters[kind] = self._counters.get(kind, 0) + 1
+            return f"{kind}-{self._counters[kind]:08x}"
         if style == "long":
             return f"{kind}-{self._random.getrandbits(68):017x}"
         short = f"{self._random.getrandbits(32):08x}"

@@ -25,8 +25,8 @@ __all__ = [
 
 async def allocate_address(account: Account, p: Parameters) -> dict[str, Any]:
     """Take an address."""
-    domain = p.text("Domain", "vpc")
-    if domain not in ("vpc", "standard"):
+    domain = p.text("Domain", account.dialect.domain)
+    if domain not in ("vpc", "standard", ""):
         raise Refusal("InvalidParameterValue", f"Value ({domain}) for Domain is invalid.")
     if len(account.addresses) >= account.dialect.max_addresses:
         raise Refusal("AddressLimitExceeded", "The maximum number of addresses has been reached.")
@@ -36,10 +36,14 @@ async def allocate_address(account: Account, p: Parameters) -> dict[str, Any]:
     except OSError as error:
         raise Refusal("AddressLimitExceeded", f"This computer has no more: {error}") from error
     address = Address(
-        id=account.new_id("eipalloc"), public=forwarder.address, forwarder=forwarder, tags=tags
+        id=account.new_id("eipalloc"),
+        public=forwarder.address,
+        forwarder=forwarder,
+        domain=domain,
+        tags=tags,
     )
     account.addresses[address.public] = address
-    return {"publicIp": address.public, "domain": "vpc", "allocationId": address.id}
+    return _known_as(address)
 
 
 async def describe_addresses(account: Account, p: Parameters) -> dict[str, Any]:
@@ -50,7 +54,7 @@ async def describe_addresses(account: Account, p: Parameters) -> dict[str, Any]:
         "public-ip": lambda one: [one.public],
         "allocation-id": lambda one: [one.id],
         "instance-id": lambda one: [one.instance.id] if one.instance else [],
-        "domain": lambda _: ["vpc"],
+        "domain": lambda one: [one.domain],
     }
     found = filtered(
         named or account.addresses.values(),
@@ -62,10 +66,9 @@ async def describe_addresses(account: Account, p: Parameters) -> dict[str, Any]:
     return {
         "addressesSet": [
             {
-                "publicIp": one.public,
-                "allocationId": one.id,
-                "domain": "vpc",
-                "instanceId": one.instance.id if one.instance else None,
+                **_known_as(one),
+                # §2 "Floating IP flow": "instanceId empty when free".
+                "instanceId": one.instance.id if one.instance else "",
                 "associationId": one.association or None,
                 "tagSet": tag_set(one.tags),
             }
@@ -94,9 +97,15 @@ async def associate_address(account: Account, p: Parameters) -> dict[str, Any]:
             f"resource {address.id} is already associated with associate-id {address.association}",
             subject=address.public,
         )
-    address.instance, address.association = instance, account.new_id("eipassoc")
+    for other in account.addresses.values():
+        if other.instance is instance and other is not address:  # what was before it leads nowhere
+            other.instance, other.association = None, ""
+            await other.forwarder.lead_nowhere()
+    address.instance, address.association = instance, ""
+    if address.domain == "vpc":
+        address.association = account.new_id("eipassoc")
     await address.forwarder.lead_to(lambda: _behind(address))
-    return {"return": True, "associationId": address.association}
+    return {"return": True, "associationId": address.association or None}
 
 
 async def disassociate_address(account: Account, p: Parameters) -> dict[str, Any]:
@@ -105,7 +114,8 @@ async def disassociate_address(account: Account, p: Parameters) -> dict[str, Any
     found = [
         one
         for one in account.addresses.values()
-        if one.association and (one.association == association or one.public == public)
+        if one.instance
+        and (one.public == public or (association and one.association == association))
     ]
     if not found:
         raise Refusal(
@@ -132,6 +142,15 @@ async def release_address(account: Account, p: Parameters) -> dict[str, Any]:
     return {"return": True}
 
 
+def _known_as(address: Address) -> dict[str, Any]:
+    """What an address is called: those of a network have ids as well."""
+    return {
+        "publicIp": address.public,
+        "domain": address.domain or None,
+        "allocationId": address.id if address.domain == "vpc" else None,
+    }
+
+
 def _behind(address: Address) -> str:
     instance: Instance | None = address.instance
     return instance.address if instance is not None and instance.ended is None else ""
@@ -146,7 +165,11 @@ def _wanted(account: Account, p: Parameters) -> Address:
             "InvalidParameterCombination",
             "You may specify public IP or allocation id, but not both",
         )
-    return _named(account, public=public, allocation=allocation)
+    address = _named(account, public=public, allocation=allocation)
+    if public and address.domain == "vpc" and account.dialect.shape == "ec2-api":
+        # §3 "Addresses": they are spoken of by their ids, and never by both.
+        raise Refusal("InvalidParameterCombination", "You must specify an allocation id")
+    return address
 
 
 def _named(account: Account, *, public: str = "", allocation: str = "") -> Address:

@@ -30,13 +30,15 @@ def response_document(
     return _written(root)
 
 
-def error_document(code: str, message: str, *, request_id: str, request_id_name: str) -> bytes:
-    """What says that a request was refused."""
+def error_document(code: str, message: str, *, request_id: str, empty: bool = False) -> bytes:
+    """What says that a request was refused; `empty`: and not why."""
     root = ET.Element("Response")
-    error = ET.SubElement(ET.SubElement(root, "Errors"), "Error")
-    ET.SubElement(error, "Code").text = code
-    ET.SubElement(error, "Message").text = message
-    ET.SubElement(root, request_id_name).text = request_id
+    errors = ET.SubElement(root, "Errors")
+    if not empty:
+        error = ET.SubElement(errors, "Error")
+        ET.SubElement(error, "Code").text = code
+        ET.SubElement(error, "Message").text = message
+    ET.SubElement(root, "RequestID").text = request_id
     return _written(root)
 
 

@@ -30,7 +30,7 @@ async def describe_instances(account: Account, p: Parameters) -> dict[str, Any]:
             "The parameter instancesSet cannot be used with the parameter maxResults",
         )
     await account.look()
-    some = _named(account, ids) if ids else account.known()
+    some = _named(account, ids, account.dialect.missing) if ids else account.known()
     some = filtered(
         some, p, _columns(account), lambda one: one.tags, honoured=account.dialect.filters
     )
@@ -41,7 +41,7 @@ async def describe_instances(account: Account, p: Parameters) -> dict[str, Any]:
 
 
 async def terminate_instances(account: Account, p: Parameters) -> dict[str, Any]:
-    """End the named instances, all or, if one isn't there, none."""
+    """End the named instances: where one isn't there, none, or those before it, or the others."""
     ids = p.texts("InstanceId")
     if not ids:
         raise Refusal(
@@ -50,15 +50,25 @@ async def terminate_instances(account: Account, p: Parameters) -> dict[str, Any]
             subject="InstanceId",
         )
     await account.look()
-    some = _named(account, ids)
-    before = {one.id: one.state(account.dialect) for one in some}
-    await account.end(some)
-    return {"instancesSet": [change_of(account, one, before[one.id]) for one in some]}
+    mode = account.dialect.ending
+    changes = []
+    for together in [[one] for one in ids] if mode == "one by one" else [ids]:
+        some = _named(account, together, "omitted" if mode == "omitted" else "refused")
+        before = {one.id: one.state(account.dialect) for one in some}
+        await account.end(some)
+        changes += [change_of(account, one, before[one.id]) for one in some]
+    says = (
+        bool(changes) if account.dialect.shape == "eucalyptus" else None
+    )  # §4 "Describe/Terminate"
+    return {"return": says, "instancesSet": changes}
 
 
 async def get_console_output(account: Account, p: Parameters) -> dict[str, Any]:
     """What an instance's machine said, and its host keys as cloud-init prints them."""
-    [one] = _named(account, [p.text("InstanceId") or next(iter(p.texts("InstanceId")), "")])
+    named = p.text("InstanceId") if p.is_text("InstanceId") else "".join(p.texts("InstanceId")[:1])
+    if not named:
+        raise Refusal("MissingParameter", "The request must contain the parameter InstanceId")
+    [one] = _named(account, [named], "refused")
     await account.look()
     said = await account.machines.console(one.machine_id) if one.machine_id else ""
     if one.ran is not None and one.machine is not None:
@@ -70,15 +80,15 @@ async def get_console_output(account: Account, p: Parameters) -> dict[str, Any]:
     }
 
 
-def _named(account: Account, ids: Sequence[str]) -> list[Instance]:
-    """The instances of these ids, each once.
+def _named(account: Account, ids: Sequence[str], missing_ones: str) -> list[Instance]:
+    """The instances of these ids, each once; those that aren't there ``"omitted"`` or not.
 
     Raises:
-        Refusal: One isn't there, and the cloud doesn't just leave it out.
+        Refusal: One isn't there.
     """
     found = {one: account.instance(one) for one in ids}
     missing = [one for one, instance in found.items() if instance is None]
-    if missing and account.dialect.missing == "refused":
+    if missing and missing_ones == "refused":
         ids_do = (
             f"ID '{missing[0]}' does" if len(missing) == 1 else f"IDs '{', '.join(missing)}' do"
         )

@@ -13,7 +13,16 @@ from precip_async.lab.refusals import Refusal
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["MAX_KEY", "fingerprint_of", "kind_of", "make_certificate", "read_public_key"]
+__all__ = [
+    "MAX_KEY",
+    "fingerprint_of",
+    "is_public_key",
+    "kind_of",
+    "make_certificate",
+    "read_public_key",
+    "rsa_bits",
+    "unchecked_key",
+]
 
 MAX_KEY: Final = 16_384  # bytes of a public key
 
@@ -34,6 +43,36 @@ def read_public_key(text: str) -> str:
         raise _bad()
     fingerprint_of(line)  # whether it is whole
     return line
+
+
+def unchecked_key(text: str) -> str:
+    """The text in the base64 that a request carries, whatever it is.
+
+    Raises:
+        Refusal: It is no base64.
+    """
+    try:
+        return base64.b64decode(text, validate=True).decode("ascii").strip()
+    except ValueError as error:
+        raise _bad() from error
+
+
+def is_public_key(line: str) -> bool:
+    """Whether a line is a public key."""
+    try:
+        fingerprint_of(line)
+    except Refusal:
+        return False
+    return True
+
+
+def rsa_bits(line: str) -> int:
+    """The size of an RSA key; 0 of any other."""
+    from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+    from cryptography.hazmat.primitives.serialization import load_ssh_public_key
+
+    key = load_ssh_public_key(line.encode())
+    return key.key_size if isinstance(key, RSAPublicKey) else 0
 
 
 def kind_of(line: str) -> str:

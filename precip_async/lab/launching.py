@@ -5,10 +5,13 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any, Final
 
+import anyio
+
 from precip_async.clouds.local.faults import Orders
 from precip_async.errors import CloudError
 from precip_async.lab.accepted import ENVELOPE
 from precip_async.lab.account import Instance, Reservation
+from precip_async.lab.keys import is_public_key
 from precip_async.lab.refusals import Refusal
 from precip_async.lab.shapes import reservation_of
 from precip_async.lab.user_data import read_user_data
@@ -20,6 +23,8 @@ if TYPE_CHECKING:
 
 __all__ = ["run_instances"]
 
+PLACING: Final = 30.0  # seconds for machines to have their addresses, which takes about 0.1
+LOOK_AGAIN: Final = 0.02  # seconds between two looks whether they have
 SSH: Final = 22  # what groups have to open, wherever the machines' servers really listen
 
 
@@ -40,13 +45,25 @@ async def run_instances(account: Account, p: Parameters) -> dict[str, Any]:
         await _start(account, wish, reservation)
     except BaseException:
         for one in reservation.instances:
-            del account.instances[one.id]
+            del account.instances[one.id.lower()]
         reservation.instances = []
         account.tokens.pop(token, None)
         raise
     finally:
         reservation.started.set()
+    if account.dialect.addressed == "launch":
+        await _placed(account, reservation)
     return _reply(account, reservation)
+
+
+async def _placed(account: Account, reservation: Reservation) -> None:
+    """Wait until machines are somewhere that are said to be somewhere at once."""
+    with anyio.move_on_after(PLACING):
+        while True:
+            await account.look()
+            if all(one.address or one.hopeless for one in reservation.instances):
+                return
+            await anyio.sleep(LOOK_AGAIN)
 
 
 async def _again(account: Account, known: Reservation, asked: dict[str, str]) -> dict[str, Any]:
@@ -118,13 +135,14 @@ def _make(account: Account, wish: Wish, reservation: Reservation, index: int) ->
         visible=now + scenario.seconds("visible", ordinal),
         user_data=wish.user_data,
         disks=wish.disks,
+        mapped=wish.mapped,
         spot=wish.spot,
         imds=wish.imds,
         public=wish.public,
-        tags=dict(wish.tags) if account.dialect.run_tags else {},
+        tags=dict(wish.tags),
         vanishes=scenario.seconds("vanishes_after", ordinal) if vanishes else None,
     )
-    account.instances[instance.id] = instance
+    account.instances[instance.id.lower()] = instance
     return instance
 
 
@@ -152,11 +170,12 @@ def _order(account: Account, one: Instance, *, over: bool) -> Orders:
     scenario, dialect = account.scenario, account.dialect
     logins = read_user_data(one.user_data)
     pair = account.keys.get(one.key_name)
-    keys = [*([pair.line] if pair else []), *logins.keys]
-    shut = dialect.groups != "none" and not any(
+    keys = [*([pair.line] if pair and is_public_key(pair.line) else []), *logins.keys]
+    shut = dialect.launch_groups != "none" and not any(
         rule.opens(SSH) for group in one.groups for rule in group.rules
     )
     fault = "dies_booting" if over else scenario.fault(one.ordinal)
+    one.hopeless = fault in ("never_boots", "dies_booting")
     if not fault and shut:
         fault = "ssh_hangs"  # the nearest that a local machine has to a port nobody may reach
     late = scenario.seconds("ssh_late_by", one.ordinal)

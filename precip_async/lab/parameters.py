@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 from precip_async.lab.refusals import Refusal
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
 __all__ = ["MAX_PARAMETERS", "Parameters"]
 
@@ -82,6 +82,19 @@ class Parameters:
 
     def __contains__(self, name: object) -> bool:
         return name in self._tree
+
+    def only(self, takes: Callable[[str], bool]) -> Parameters:
+        """Those whose full names, each index written as ``N``, are taken."""
+        kept = {
+            name: value
+            for name, value in self.flat().items()
+            if takes(".".join("N" if _INDEX.fullmatch(part) else part for part in name.split(".")))
+        }
+        return Parameters.parse(kept.items(), coerces=self._coerces)
+
+    def is_text(self, name: str) -> bool:
+        """Whether there is a value of this name, rather than a list or a structure."""
+        return isinstance(self._tree.get(name), str)
 
     def text(self, name: str, default: str = "") -> str:
         """A value; `default` where there is none or an empty one."""

@@ -43,7 +43,7 @@ async def describe_images(account: Account, p: Parameters) -> dict[str, Any]:
     shown = ids or sorted(account.scenario.images or ())
     columns = {"image-id": lambda one: [one], "state": lambda _: ["available"]}
     shown = filtered(shown, p, columns, lambda _: {}, honoured=account.dialect.filters)
-    return {"imagesSet": [_image(one) for one in shown]}
+    return {"imagesSet": [_image(account, one) for one in shown]}
 
 
 async def describe_regions(account: Account, p: Parameters) -> dict[str, Any]:
@@ -52,6 +52,8 @@ async def describe_regions(account: Account, p: Parameters) -> dict[str, Any]:
     for name in names:
         if name != account.region:
             raise Refusal("InvalidParameterValue", f"Invalid region: {name}", subject=name)
+    if account.dialect.shape == "nimbus":
+        return {"regionInfo": []}  # §5 "Actions"
     endpoint = f"ec2.{account.region}.amazonaws.com"
     return {"regionInfo": [{"regionName": account.region, "regionEndpoint": endpoint}]}
 
@@ -88,7 +90,7 @@ async def describe_vpcs(account: Account, p: Parameters) -> dict[str, Any]:
         "vpc-id": lambda one: [one],
         "state": lambda _: ["available"],
     }
-    there = [account.vpc] if account.scenario.default_vpc else []
+    there = [account.vpc] if account.has_vpc else []
     for one in p.texts("VpcId"):
         if one not in there:
             raise Refusal("InvalidVpcID.NotFound", f"The vpc ID '{one}' does not exist")
@@ -118,10 +120,10 @@ async def describe_subnets(account: Account, p: Parameters) -> dict[str, Any]:
         "vpc-id": lambda _: [account.vpc],
         "state": lambda _: ["available"],
     }
-    there = list(account.subnets.items())
+    there = list(account.subnets.items()) if account.has_vpc else []
     if wanted := p.texts("SubnetId"):
         for one in wanted:
-            if one not in account.subnets.values():
+            if all(one != subnet for _, subnet in there):
                 raise Refusal("InvalidSubnetID.NotFound", f"The subnet ID '{one}' does not exist")
         there = [one for one in there if one[1] in wanted]
     found = filtered(there, p, columns, lambda _: {})
@@ -134,7 +136,7 @@ async def describe_subnets(account: Account, p: Parameters) -> dict[str, Any]:
                 "cidrBlock": f"172.31.{16 * account.zones.index(zone)}.0/20",
                 "availableIpAddressCount": 4091,
                 "availabilityZone": zone,
-                "defaultForAz": account.scenario.default_vpc,
+                "defaultForAz": True,
                 "mapPublicIpOnLaunch": True,
                 "ownerId": OWNER,
             }
@@ -188,6 +190,12 @@ def _tags_of(account: Account, resource: str) -> dict[str, str]:
             f"The instance ID '{resource}' does not exist",
             subject=resource,
         )
+    if account.dialect.tagged == "instances":
+        raise Refusal(
+            "InvalidParameterValue",
+            f"Only instances can be tagged, not {resource}",
+            subject=resource,
+        )
     found = next((tags for one, tags in _things(account) if one == resource), None)
     if found is None:
         raise Refusal("InvalidID", f"The ID '{resource}' is not valid", subject=resource)
@@ -215,8 +223,8 @@ def _kind(resource: str) -> str:
     return _KINDS.get(resource.partition("-")[0], "")
 
 
-def _image(image_id: str) -> dict[str, Any]:
-    root = root_device(image_id)
+def _image(account: Account, image_id: str) -> dict[str, Any]:
+    root = root_device(account.dialect, image_id)
     return {
         "imageId": image_id,
         "imageLocation": f"lab/{image_id}",
@@ -226,20 +234,22 @@ def _image(image_id: str) -> dict[str, Any]:
         "architecture": "x86_64",
         "imageType": "machine",
         "name": f"lab-{image_id}",
-        "rootDeviceType": "ebs",
+        "rootDeviceType": "ebs" if account.dialect.vpc else "instance-store",
         "rootDeviceName": root,
-        "blockDeviceMapping": [
-            {
-                "deviceName": root,
-                "ebs": {
-                    "snapshotId": f"snap-{image_id.removeprefix('ami-')}",
-                    "volumeSize": IMAGE_SIZE,
-                    "deleteOnTermination": True,
-                    "volumeType": "gp2",
-                    "encrypted": False,
-                },
-            }
-        ],
+        "blockDeviceMapping": [_root_volume(image_id, root)] if account.dialect.vpc else [],
         "virtualizationType": "hvm",
         "hypervisor": "xen",
+    }
+
+
+def _root_volume(image_id: str, name: str) -> dict[str, Any]:
+    return {
+        "deviceName": name,
+        "ebs": {
+            "snapshotId": f"snap-{image_id.removeprefix('ami-')}",
+            "volumeSize": IMAGE_SIZE,
+            "deleteOnTermination": True,
+            "volumeType": "gp2",
+            "encrypted": False,
+        },
     }

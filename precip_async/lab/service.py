@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
@@ -10,13 +11,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 
-from precip_async.lab import access, addresses, instances, launching, places
+from precip_async.lab import addresses, groups, instances, key_pairs, launching, places
 from precip_async.lab.accepted import ENVELOPE
-from precip_async.lab.answers import refusal_reply
 from precip_async.lab.documents import html_document, response_document
 from precip_async.lab.messages import Reply
 from precip_async.lab.parameters import Parameters
 from precip_async.lab.refusals import Refusal
+from precip_async.lab.refusing import refusal_reply
 from precip_async.lab.throttle import Buckets
 
 if TYPE_CHECKING:
@@ -34,26 +35,26 @@ Action = Callable[["Account", Parameters], Awaitable[dict[str, Any]]]
 ACTIONS: Final[Mapping[str, Action]] = {
     "AllocateAddress": addresses.allocate_address,
     "AssociateAddress": addresses.associate_address,
-    "AuthorizeSecurityGroupIngress": access.authorize_ingress,
-    "CreateSecurityGroup": access.create_group,
+    "AuthorizeSecurityGroupIngress": groups.authorize_ingress,
+    "CreateSecurityGroup": groups.create_group,
     "CreateTags": places.create_tags,
-    "DeleteKeyPair": access.delete_key_pair,
-    "DeleteSecurityGroup": access.delete_group,
+    "DeleteKeyPair": key_pairs.delete_key_pair,
+    "DeleteSecurityGroup": groups.delete_group,
     "DescribeAddresses": addresses.describe_addresses,
     "DescribeAvailabilityZones": places.describe_zones,
     "DescribeImages": places.describe_images,
     "DescribeInstances": instances.describe_instances,
-    "DescribeKeyPairs": access.describe_key_pairs,
+    "DescribeKeyPairs": key_pairs.describe_key_pairs,
     "DescribeRegions": places.describe_regions,
-    "DescribeSecurityGroups": access.describe_groups,
+    "DescribeSecurityGroups": groups.describe_groups,
     "DescribeSubnets": places.describe_subnets,
     "DescribeTags": places.describe_tags,
     "DescribeVpcs": places.describe_vpcs,
     "DisassociateAddress": addresses.disassociate_address,
     "GetConsoleOutput": instances.get_console_output,
-    "ImportKeyPair": access.import_key_pair,
+    "ImportKeyPair": key_pairs.import_key_pair,
     "ReleaseAddress": addresses.release_address,
-    "RevokeSecurityGroupIngress": access.revoke_ingress,
+    "RevokeSecurityGroupIngress": groups.revoke_ingress,
     "RunInstances": launching.run_instances,
     "TerminateInstances": instances.terminate_instances,
 }
@@ -103,7 +104,7 @@ class Service:
         call = LabCall(at=time.monotonic() - self._opened)
         number = len(self.calls)
         self.calls.append(call)
-        request_id = str(uuid.uuid4())
+        request_id = f"{self._account.dialect.request_ids or ''}{uuid.uuid4()}"
         try:
             reply = await self._work(request, call, number, request_id)
         except Refusal as refusal:
@@ -125,6 +126,8 @@ class Service:
         await anyio.sleep(fate.slow)
         if fate.reset:
             return Reply(cut=True)
+        if dialect.versions and not re.fullmatch(dialect.versions, p.text("Version")):
+            raise Refusal("NoSuchVersion", "The version is not one of this service.")
         self._doors.check(account, request, pairs)
         if fate.error:
             raise Refusal("broken", "An internal error has occurred", status=500)
@@ -168,6 +171,7 @@ class Service:
                 )
             if dialect.unknown == "break" or action in dialect.breaks_on:
                 raise Refusal("crash", f"{unknown} is not taken", subject="TypeError", status=500)
+            p = p.only(accepted.takes)
         if "DryRun" in accepted and p.flag("DryRun"):
             raise Refusal(
                 "DryRunOperation",
@@ -179,9 +183,9 @@ class Service:
     async def _written(
         self, action: str, p: Parameters, body: dict[str, Any], request_id: str
     ) -> bytes:
-        version = p.text("Version", "2016-11-15")
+        version = self._account.dialect.namespace or p.text("Version", "2016-11-15")
         namespace = f"http://ec2.amazonaws.com/doc/{version}/"
-        shown = request_id if self._account.dialect.request_ids else None
+        shown = None if self._account.dialect.request_ids is None else request_id
 
         def write() -> bytes:
             return response_document(action, body, namespace=namespace, request_id=shown)

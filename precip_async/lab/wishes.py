@@ -13,6 +13,7 @@ from precip_async.lab.tagging import read_specifications
 
 if TYPE_CHECKING:
     from precip_async.lab.account import Account, Group
+    from precip_async.lab.dialects import Dialect
     from precip_async.lab.parameters import Parameters
 
 __all__ = ["Wish", "check_token", "image_exists", "read_wish", "root_device"]
@@ -20,7 +21,6 @@ __all__ = ["Wish", "check_token", "image_exists", "read_wish", "root_device"]
 DEFAULT_TYPE: Final = "m1.small"  # §2 to §5 name it as the default; Amazon's is the same [K]
 MAX_TOKEN: Final = 64  # §6 "ClientToken"
 IMAGE_SIZE: Final = 8  # gibibytes of every image's root volume
-_TYPE: Final = re.compile(r"[a-z][a-z0-9-]*\.[a-z0-9-]+")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +38,7 @@ class Wish:
     user_data: bytes
     disk: int | None
     disks: tuple[str, ...]
+    mapped: bool
     tags: dict[str, str] = field(default_factory=dict)
     spot: bool = False
     imds: str = "optional"
@@ -49,21 +50,19 @@ def read_wish(account: Account, p: Parameters) -> Wish:
     Raises:
         Refusal: It can't be.
     """
-    least, most = _counts(p)
+    least, most = _counts(account, p)
     image_id = p.required("ImageId")
     _check_image(account, image_id)
     kind = p.text("InstanceType", DEFAULT_TYPE)
-    if not _TYPE.fullmatch(kind):
-        raise Refusal(
-            "InvalidParameterValue", f"Invalid value '{kind}' for InstanceType.", subject=kind
-        )
+    if not re.fullmatch(account.dialect.types, kind):
+        raise Refusal("type-not-found", f"Invalid value '{kind}' for InstanceType.", subject=kind)
     key_name = p.text("KeyName")
     if key_name and key_name not in account.keys:
         raise Refusal(
             "key-not-found-to-run", f"The key pair '{key_name}' does not exist", subject=key_name
         )
     interface = next(iter(p.parts("NetworkInterface")), None)
-    disk, disks = _disks(p, image_id)
+    disk, disks = _disks(account.dialect, p, image_id)
     imds = p.part("MetadataOptions").text("HttpTokens", "optional")
     for name, value, choices in (
         ("MetadataOptions.HttpTokens", imds, ("optional", "required")),
@@ -89,6 +88,7 @@ def read_wish(account: Account, p: Parameters) -> Wish:
         user_data=_user_data(account, p.text("UserData")),
         disk=disk,
         disks=disks,
+        mapped="BlockDeviceMapping" in p,
         tags=read_specifications(
             p, account.dialect, "instance", also=("volume", "network-interface")
         ),
@@ -105,15 +105,17 @@ def image_exists(account: Account, image_id: str) -> bool:
     )
 
 
-def root_device(image_id: str) -> str:
-    """What an image calls its root volume: some one thing, some another (§6 "root volume")."""
-    return "/dev/xvda" if int(image_id[-1:], 36) % 2 else "/dev/sda1"
+def root_device(dialect: Dialect, image_id: str) -> str:
+    """What an image calls its root volume: with Amazon some one thing, some another (§6)."""
+    return dialect.root_device or ("/dev/xvda" if int(image_id[-1], 16) % 2 else "/dev/sda1")
 
 
-def _counts(p: Parameters) -> tuple[int, int]:
+def _counts(account: Account, p: Parameters) -> tuple[int, int]:
     least, most = p.whole("MinCount"), p.whole("MaxCount")
     if least < 1 or most < 1:
         raise Refusal("InvalidParameterValue", "Value for MinCount and MaxCount must be at least 1")
+    if account.dialect.shape == "essex":
+        most = max(least, most)  # §2 "RunInstances": "Essex does not check"
     if least > most:
         raise Refusal(
             "InvalidParameterCombination", f"MinCount ({least}) is greater than MaxCount ({most})"
@@ -142,7 +144,7 @@ def _zone(account: Account, p: Parameters, interface: Parameters) -> str:
                 subject=subnet,
             )
         return zones[subnet]
-    if account.dialect.groups == "ids" and not account.scenario.default_vpc:
+    if account.dialect.vpc and not account.has_vpc:
         # §6 "no default VPC"
         raise Refusal(
             "VPCIdNotSpecified",
@@ -164,10 +166,13 @@ def _groups(account: Account, p: Parameters, interface: Parameters | None) -> tu
                 " the same request",
             )
         ids = interface.texts("SecurityGroupId")
-    if account.dialect.groups == "none":
+    if account.dialect.launch_groups == "none":
         return ()
-    if account.dialect.groups == "names":
-        ids = []  # §2 RunInstances: "SecurityGroupId.N is silently ignored"
+    if ids and account.dialect.launch_groups == "names":  # ec2-api; the others take none anyway
+        raise Refusal(
+            "InvalidParameterCombination",
+            "VPC security groups may not be used for a non-VPC launch",
+        )
     return account.groups_of(ids=ids, names=names) or account.groups_of(names=["default"])
 
 
@@ -184,9 +189,9 @@ def _user_data(account: Account, text: str) -> bytes:
     return data
 
 
-def _disks(p: Parameters, image_id: str) -> tuple[int | None, tuple[str, ...]]:
+def _disks(dialect: Dialect, p: Parameters, image_id: str) -> tuple[int | None, tuple[str, ...]]:
     """The size of the root volume, where one is asked for, and the names of all volumes."""
-    root = root_device(image_id)
+    root = root_device(dialect, image_id)
     size, names = None, [root]
     for mapping in p.parts("BlockDeviceMapping"):
         name = mapping.required("DeviceName")

@@ -66,9 +66,10 @@ async def lab_and_client(
 ) -> AsyncIterator[tuple[Lab, Any]]:
     """A lab whose machines anybody can have, and a client of it."""
     given.setdefault("isolation", "process")
+    signing = given.pop("signing", {})
     async with (
         Lab(directory=directory, scenario=scenario, **given) as lab,
-        client_of(lab) as client,
+        client_of(lab, **signing) as client,
     ):
         yield lab, client
 
