@@ -16,7 +16,8 @@ from tests.sources import PACKAGE, Source, package
 # of one storey are strangers to each other, but for the storeys named in OPEN.
 STOREYS: dict[str, tuple[str, ...]] = {
     "ground": ("errors", "events", "fleet", "limits", "results", "shell"),
-    "edges": ("clouds", "home", "lab", "ssh"),
+    "edges": ("clouds", "home", "ssh"),
+    "lab": ("lab",),
     "conduct": (
         *("boot", "ending", "experiment", "fanout", "how", "launch", "life", "reach", "reaping"),
         *("settings", "stage", "work"),
@@ -29,9 +30,12 @@ OPEN = ("ground", "conduct", "faces")
 
 # Everything else comes from the standard library; anyio is everybody's, but for the ground.
 VENDORS: dict[str, tuple[str, ...]] = {
-    "aioboto3": ("clouds.ec2",),
+    "aioboto3": ("clouds.ec2*",),
+    "aiobotocore": ("clouds.ec2*",),
+    "aiohttp": ("clouds.ec2*", "lab.http"),
     "asyncssh": ("ssh.openssh*", "clouds.local.process*"),
-    "cryptography": ("home.keys", "clouds.local.*"),
+    "botocore": ("clouds.ec2*",),
+    "cryptography": ("home.keys", "clouds.local.*", "lab.keys"),
     "rich": ("console",),
 }
 COMMON = "anyio"

@@ -123,7 +123,9 @@ def test_what_is_no_tag_is_refused(tags: Any) -> None:
     assert repr(culprit) in str(refused.value)
 
 
-@pytest.mark.parametrize("tags", [1, {"a"}, {"a": 1}, b"a", iter("ab")], ids=repr)
+@pytest.mark.parametrize(
+    "tags", [1, {"a"}, {"a": 1}, b"a", iter("ab")], ids=lambda tags: type(tags).__name__
+)
 def test_what_is_no_list_of_tags_is_refused(tags: Any) -> None:
     """Tags are a list or one string; a set has no order, and a number is a mistake."""
     with pytest.raises(InvalidArgument, match="a list of strings or one string"):

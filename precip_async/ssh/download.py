@@ -250,7 +250,7 @@ def _facts(line: bytes) -> list[int] | None:
         return None
     if kind == b"F" and not words:  # a `stat` that knows no -c
         return []
-    if kind == b"F" and len(words) == 3 and all(w.isdigit() and len(w) < 16 for w in words):  # noqa: PLR2004
+    if kind == b"F" and len(words) == 3 and all(w.isdigit() and len(w) < 16 for w in words):  # noqa: PLR2004 - three words
         with contextlib.suppress(ValueError):  # the mode is octal
             return [int(words[0], 8), int(words[1]), int(words[2])]
     raise tree.TreeError(f"the instance says something senseless: {line[:LONGEST_HEAD]!r}")

@@ -110,7 +110,10 @@ class Child:
     def stopped(self) -> bool:
         """Whether it has been stopped, and not continued."""
         flags = os.WSTOPPED | os.WNOHANG | os.WNOWAIT
-        return self.returncode is None and os.waitid(os.P_PID, self.pid, flags) is not None
+        try:
+            return self.returncode is None and os.waitid(os.P_PID, self.pid, flags) is not None
+        except ChildProcessError:  # it has exited just now, and is not reaped yet
+            return False
 
     async def wait(self) -> int:
         """Wait until it has been reaped; cancelling leaves it as it is."""
