@@ -470,6 +470,27 @@ async def test_an_end_during_the_probe_is_not_overtaken_by_it(at: Bench) -> None
     assert at.of(InstanceReady) == []
 
 
+async def test_a_failure_during_the_probe_is_not_overtaken_by_it(at: Bench) -> None:
+    """A login that still worked does not make ready what the cloud has given up meanwhile."""
+    (instance,) = await at.provision()
+    old, probing, go = instance.id, anyio.Event(), anyio.Event()
+
+    async def slow(_: object) -> None:
+        probing.set()
+        await go.wait()
+
+    at.connector.answer = slow
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(at.boot.wait, [instance], 5)
+        await probing.wait()
+        at.cloud.say(old, state="failed", reason="host down")
+        await eventually(lambda: instance.state == "failed")
+        go.set()
+
+    assert (instance.state, instance.launches) == ("ready", 2)
+    assert [event.instance_id for event in at.of(InstanceReady)] == [instance.id]
+
+
 # -- replacing -------------------------------------------------------------------------------
 
 

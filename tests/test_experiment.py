@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -428,3 +429,29 @@ async def test_verbs_may_be_awaited_at_the_same_time(exp: Experiment, cloud: Fak
     assert sorted(seen) == [*range(10)]
     assert cloud.alive() == []
     assert exp.instances() == []
+
+
+@pytest.mark.parametrize("verb", ["provision", "deprovision"])
+async def test_asyncios_own_cancellation_is_as_good_as_anyios(
+    exp: Experiment, cloud: FakeCloud, verb: str
+) -> None:
+    """What the cloud was asked for is awaited, or done later: no machine is without an owner."""
+    asked = anyio.Event()
+
+    async def slow(_: object) -> None:
+        asked.set()
+        await anyio.sleep(0.1)
+
+    if verb == "deprovision":
+        await exp.provision(count=2)
+    cloud.before |= {"launch": slow, "terminate": slow}
+    task = asyncio.create_task(exp.provision(count=2) if verb == "provision" else exp.deprovision())
+    await asked.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+    assert [one.id for one in exp.instances()] == (cloud.alive() if verb == "provision" else [])
+    await exp.aclose()
+    assert cloud.alive() == []
+    assert len(cloud.machines) == 2

@@ -189,9 +189,10 @@ async def test_what_is_shown_is_what_was_asked_for(
 
 @pytest.mark.parametrize("end", ["success", "failure", "timeout", "scope", "native", "callback"])
 async def test_a_script_is_removed_however_it_ends(
-    exp: LocalExperiment, tmp_path: Path, end: str
+    exp: LocalExperiment, events: list[Event], tmp_path: Path, end: str
 ) -> None:
     """And nothing of it goes on running."""
+    events.clear()
     nap, begun = Nap(), anyio.Event()
     lasts = end in ("timeout", "scope", "native", "callback")
     text = f"echo begun\n{nap}\n" if lasts else f"exit {int(end == 'failure')}\n"
@@ -223,6 +224,7 @@ async def test_a_script_is_removed_however_it_ends(
         with pytest.raises(asyncio.CancelledError):
             await task
 
+    assert [str(event) for event in events if isinstance(event, Warned)] == []
     assert await left_behind(exp) == []
     assert await anyio.to_thread.run_sync(nap.sleepers) == []
 
