@@ -142,9 +142,9 @@ def read_v2(request: Request, pairs: Sequence[tuple[str, str]]) -> Claim:
     if ("Timestamp" in said) == ("Expires" in said):
         raise Unsigned("exactly one of Timestamp and Expires is needed")
     signed = [(name, value) for name, value in pairs if name != "Signature"]
-    text = "\n".join(
-        [request.method, request.header("host").lower(), request.path or "/", _canonical(signed)]
-    )
+    # Here names are put in order as they are, in version 4 as they are quoted.
+    query = "&".join(f"{_quoted(name)}={_quoted(value)}" for name, value in sorted(signed))
+    text = "\n".join([request.method, request.header("host").lower(), request.path or "/", query])
     return Claim(
         version=2,
         access_key=said.get("AWSAccessKeyId", ""),
