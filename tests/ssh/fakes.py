@@ -80,6 +80,7 @@ class FakeConnector:
         self.gate = anyio.Event()
         self.failures: list[Exception] = []
         self.made: list[FakeTransport] = []
+        self.transports: list[FakeTransport] = []
         self.attempts = self.now = self.most = 0
         self.closed = False
 
@@ -93,7 +94,7 @@ class FakeConnector:
             await anyio.lowlevel.checkpoint()
             if self.failures:
                 raise self.failures.pop(0)
-            transport = FakeTransport()
+            transport = self.transports.pop(0) if self.transports else FakeTransport()
             self.made.append(transport)
             return transport
         finally:

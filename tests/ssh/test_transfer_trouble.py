@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import os
 import subprocess
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import anyio
+import anyio.to_thread
 import pytest
 
 from precip_async.errors import ConnectionLost, TransferError
@@ -58,7 +60,7 @@ class Move:
     def under_way(self) -> list[Path]:
         """The temporary files of it, once some of it has come."""
         found = list(self.target.glob(".precip.*"))
-        for path in (place / "content" for place in found if self.way == "get"):
+        for path in found if self.way == "put" else [place / "content" for place in found]:
             if not path.exists() or not (names(path) if path.is_dir() else path.stat().st_size):
                 return []
         return found
@@ -81,12 +83,12 @@ async def own(tmp_path: Path) -> AsyncIterator[OpenSSHServer]:
 
 @contextlib.asynccontextmanager
 async def over_a_network(
-    own: OpenSSHServer, directory: Path
+    own: OpenSSHServer, directory: Path, limits: Limits = LIMITS
 ) -> AsyncIterator[tuple[Rig, ChoppyProxy]]:
     """A connected pool, over a network in between that can be made slow, and cut."""
     async with (
         ChoppyProxy(own.host, own.port) as slow,
-        Rig(own, directory, limits=LIMITS, port=slow.port) as rig,
+        Rig(own, directory, limits=limits, port=slow.port) as rig,
     ):
         await rig.out("true")
         slow.delay = 0.02
@@ -179,6 +181,48 @@ async def test_a_transfer_that_takes_too_long_leaves_all_as_it_was(
 
         assert move.untouched()
         assert not own.commands()
+
+
+async def test_who_is_ended_cleans_up_in_peace(
+    own: OpenSSHServer, tmp_path: Path, here: Path, there: Path
+) -> None:
+    """Removing what is temporary may take its time; it is not ended like the rest."""
+    (tmp_path / "bin").mkdir()
+    slow = tmp_path / "bin" / "rm"
+    slow.write_text('#!/bin/sh\nsleep 0.5\nexec /bin/rm "$@"\n')
+    slow.chmod(0o755)
+    (own.home / ".bashrc").write_text(f"PATH={slow.parent}:$PATH\n")
+    move = Move(here, there, "put", "file")
+    async with over_a_network(own, tmp_path, replace(LIMITS, kill_grace=5)) as (rig, _):
+        with pytest.raises(TransferError, match="not done within"):
+            await move.go(rig, timeout=0.3)
+
+        assert move.untouched()
+        assert not own.commands()
+
+
+@ways
+async def test_a_host_that_hangs_keeps_no_other_waiting(
+    own: OpenSSHServer, tmp_path: Path, here: Path, there: Path, way: str
+) -> None:
+    """A transfer that goes no further holds no thread that others need."""
+    move = Move(here, there, way, "tree")
+    (here / "other").write_text("x")
+    anyio.to_thread.current_default_thread_limiter().total_tokens = 1
+    async with (
+        over_a_network(own, tmp_path, Limits()) as (hanging, slow),
+        Rig(own, tmp_path) as rig,
+        anyio.create_task_group() as tasks,
+    ):
+        tasks.start_soon(move.go, hanging)
+        await eventually(move.under_way)
+        slow.freeze()
+        with anyio.fail_after(10):
+            await rig.put(here / "other", there / "other")
+            await rig.get(there / "other", here / "back")
+        slow.delay = 0
+        slow.thaw()
+        tasks.cancel_scope.cancel()
 
 
 @pytest.mark.root
