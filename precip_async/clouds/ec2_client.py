@@ -6,7 +6,6 @@ wrong comes out as an error of ours. Importing this takes a while: do it in a th
 
 from __future__ import annotations
 
-import asyncio
 import os
 import ssl
 import time
@@ -31,7 +30,7 @@ from precip_async.clouds.ec2_trouble import CONNECT_TIMEOUT, explained
 from precip_async.errors import CloudError, InvalidArgument
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Coroutine, Mapping
     from xml.etree import ElementTree as ET
 
     from precip_async.clouds.dialects import Dialect
@@ -118,9 +117,7 @@ class Client:
         """
         self._redactor.install()
         try:
-            context = await anyio.to_thread.run_sync(self._prepare)
-            self._client = await context.__aenter__()
-            self._context = context
+            self._client, self._context = await anyio.to_thread.run_sync(self._prepare)
         except vendor.BotoCoreError as error:
             raise explained(self._tell, "prepare", error, 0) from error
         self.speak(self._dialect)
@@ -192,8 +189,8 @@ class Client:
 
     # -- making ready ------------------------------------------------------------------------
 
-    def _prepare(self) -> Any:
-        """All that reads files or takes long; returns what opens the client. Blocks."""
+    def _prepare(self) -> tuple[Any, Any]:
+        """Make the client, and what closes it. Blocks: it reads a model of half a megabyte."""
         self._credentials.find()
         session = AioSession(profile=self._credentials.profile)
         session.register_component("credential_provider", self._credentials)
@@ -203,45 +200,32 @@ class Client:
             bundle = session.get_config_variable("ca_bundle")
             bundle = bundle or os.environ.get("REQUESTS_CA_BUNDLE") or True
         context = self._tls(bundle)
+        # An idle connection that its server has just closed loses a request. Where one may not be
+        # sent twice, each has a connection of its own.
+        lonely = self._dialect.mark != "tags"
 
         class Sessions(AIOHTTPSession):
             """With certificates checked for the host's name, which the vendor does not do."""
 
-            _max_pool_connections: int
-            _connector_args: dict[str, Any]
-
             def _create_connector(self, proxy_url: str | None) -> aiohttp.TCPConnector:
                 # behind a proxy as well, where the vendor checks nothing at all
-                return aiohttp.TCPConnector(
-                    limit=self._max_pool_connections, ssl=context, **self._connector_args
-                )
+                return aiohttp.TCPConnector(limit=CONNECTIONS, ssl=context, force_close=lonely)
 
-        def client() -> Any:
-            return aioboto3.Session(botocore_session=session).client(
-                "ec2",
-                region_name=self._region,
-                endpoint_url=self._url,
-                verify=bundle,
-                config=AioConfig(
-                    http_session_cls=Sessions,
-                    signature_version=self._dialect.signature,
-                    connect_timeout=CONNECT_TIMEOUT,
-                    read_timeout=self._dialect.read_timeout + CONNECT_TIMEOUT,
-                    max_pool_connections=CONNECTIONS,
-                    retries={"total_max_attempts": 1, "mode": "standard"},  # ours: see `ec2_calls`
-                    parameter_validation=True,
-                    # An idle connection that its server has just closed loses a request. Where one
-                    # may not be sent twice, each has a connection of its own.
-                    connector_args={"force_close": self._dialect.mark != "tags"},
-                ),
-            )
-
-        async def rehearse() -> None:
-            async with client():
-                pass
-
-        asyncio.run(rehearse())  # the service's model, half a megabyte, is read here and kept
-        return client()
+        client = aioboto3.Session(botocore_session=session).client(
+            "ec2",
+            region_name=self._region,
+            endpoint_url=self._url,
+            verify=bundle,
+            config=AioConfig(
+                http_session_cls=Sessions,
+                signature_version=self._dialect.signature,
+                defaults_mode="legacy",  # "auto" would ask the network where it is
+                connect_timeout=CONNECT_TIMEOUT,
+                read_timeout=self._dialect.read_timeout + CONNECT_TIMEOUT,
+                retries={"total_max_attempts": 1, "mode": "standard"},  # ours: see `ec2_calls`
+            ),
+        )
+        return _stepped(client.__aenter__()), client
 
     def _tls(self, bundle: Any) -> ssl.SSLContext:
         context: ssl.SSLContext = create_urllib3_context()
@@ -262,6 +246,20 @@ class Client:
                 f"verify: {bundle} is no file of certificates: {error}"
             ) from error
         return context
+
+
+def _stepped(coroutine: Coroutine[Any, Any, T]) -> T:
+    """What `coroutine` returns, which waits for nothing, without an event loop.
+
+    Making a client reads files and builds classes, and is a coroutine for form's sake only: on the
+    loop it would keep everybody waiting.
+    """
+    try:
+        coroutine.send(None)
+    except StopIteration as done:
+        return done.value  # type: ignore[no-any-return] # typed as anything
+    coroutine.close()
+    raise RuntimeError("making a client of aioboto3 waits for something: it must not")
 
 
 def _skew(date: str | None) -> float:

@@ -108,10 +108,8 @@ class Redactor(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Let every record pass, without credentials."""
-        said = record.getMessage()
-        cleaned = self._clean(said)
-        if cleaned != said:
-            record.msg, record.args = cleaned, ()
+        # the arguments are not kept: among them are parameters that are signed only afterwards
+        record.msg, record.args = self._clean(record.getMessage()), ()
         return True
 
     def install(self) -> None:

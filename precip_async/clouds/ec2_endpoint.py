@@ -26,7 +26,7 @@ _TLS_PORTS: Final = (443, 8443, 8444)
 _REGION: Final = re.compile(r"([a-z]{2}(?:-[a-z]+)+-[0-9]+)([a-z]|-[a-z0-9]+(?:-[a-z0-9]+)+)?")
 _AMAZON_DOMAIN: Final = r"\.(?:amazonaws\.com(?:\.cn)?|api\.aws)"
 _AMAZON: Final = re.compile(
-    rf"(?:.*\.)?(?:ec2(?:-fips)?\.(?P<new>[a-z0-9-]+)|(?P<old>[a-z0-9-]+)\.ec2|ec2){_AMAZON_DOMAIN}"
+    rf"(?:ec2(?:-fips)?\.(?P<new>[a-z0-9-]+)|(?P<old>[a-z0-9-]+)\.ec2|ec2){_AMAZON_DOMAIN}"
 )
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -13,6 +13,8 @@ from precip_async.clouds.ec2_user_data import checked_size, cloud_config, merged
 from precip_async.errors import InvalidArgument
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from precip_async.clouds.base import LaunchRequest
     from precip_async.clouds.dialects import Dialect
     from precip_async.clouds.ec2_documents import Image, Seen
@@ -44,12 +46,6 @@ _OURS: Final = {
     "MinCount": "use min_count",
     "UserData": "use user_data",
 }
-# What nova and ec2-api take for something else than text: section 2, "Parameter coercion".
-_MANGLED: Final = re.compile(
-    r"[+-]?(0x[0-9a-f_]+|0[ob][0-7_]+|(?=.*[0-9])[0-9_]*\.?[0-9_]*(e[+-]?[0-9_]+)?j?)"
-    r"|true|false|none|[+-]?(nan|inf|infinity)",
-    re.IGNORECASE,
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,7 +158,19 @@ def marks(dialect: Dialect, request: LaunchRequest, placing: Placing) -> dict[st
 
 def coerced(value: str) -> str:
     """`value`, changed where nova and ec2-api would take it for a number, a bool or nothing."""
-    return f"n{value}" if _MANGLED.fullmatch(value) else value
+    return f"n{value}" if _is_mangled(value) else value
+
+
+def _is_mangled(value: str) -> bool:
+    """Whether `value` arrives as something else than text: section 2, "Parameter coercion"."""
+    if value.lower() in ("true", "false", "none"):
+        return True
+    readers: tuple[Callable[[str], object], ...] = (complex, lambda text: int(text, 0))
+    for read in readers:
+        with contextlib.suppress(ValueError):
+            read(value)
+            return True
+    return False
 
 
 def _tag_specifications(ours: dict[str, str], given: Any) -> list[dict[str, Any]]:
