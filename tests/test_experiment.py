@@ -444,7 +444,7 @@ async def test_asyncios_own_cancellation_is_as_good_as_anyios(
 
     if verb == "deprovision":
         await exp.provision(count=2)
-    cloud.before |= {"launch": slow, "terminate": slow}
+    cloud.after["launch"] = cloud.before["terminate"] = slow
     task = asyncio.create_task(exp.provision(count=2) if verb == "provision" else exp.deprovision())
     await asked.wait()
     task.cancel()

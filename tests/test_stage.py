@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import threading
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -24,6 +25,7 @@ from precip_async.clouds.base import LaunchRequest
 from precip_async.events import Event, Opened
 from precip_async.home.directory import Home
 from precip_async.home.journal import Journal
+from precip_async.home.names import hold_name
 from tests.fakes import QUICK, FakeCloud
 from tests.polling import eventually
 from tests.scripts import script
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from precip_async.home.journal import Row
+    from precip_async.home.names import Hold
 
 
 @pytest.fixture
@@ -162,15 +165,17 @@ async def test_opening_that_is_cancelled_holds_nothing(
         reached.set()
         await anyio.sleep_forever()
 
+    go = threading.Event()
+    loop = asyncio.get_running_loop()
+
+    def slow(home: Home, name: str) -> Hold:
+        hold = hold_name(home, name)
+        loop.call_soon_threadsafe(reached.set)
+        go.wait(10)
+        return hold
+
     if moment == "thread":
-        opened = Journal.open
-        loop = asyncio.get_running_loop()
-
-        def slow(home: Home) -> Journal:
-            loop.call_soon_threadsafe(reached.set)
-            return opened(home)
-
-        monkeypatch.setattr(Journal, "open", slow)
+        monkeypatch.setattr("precip_async.stage.hold_name", slow)
     else:
         (cloud.before if moment == "prepare" else cloud.after)["prepare"] = hang
     exp = experiment(cloud, home)
@@ -178,6 +183,7 @@ async def test_opening_that_is_cancelled_holds_nothing(
         task = asyncio.create_task(exp.open())
         await reached.wait()
         task.cancel()
+        loop.call_later(0.05, go.set)
         with pytest.raises(asyncio.CancelledError):
             await task
     else:
@@ -185,10 +191,28 @@ async def test_opening_that_is_cancelled_holds_nothing(
             tasks.start_soon(exp.open)
             await reached.wait()
             tasks.cancel_scope.cancel()
+            loop.call_later(0.05, go.set)
 
     monkeypatch.undo()
     async with experiment(FakeCloud(), home):
         assert cloud.count("aclose") == cloud.count("prepare")
+
+
+async def test_opening_that_is_cancelled_at_its_very_end_holds_nothing(home: Path) -> None:
+    """When it is open, and its caller does not know yet."""
+    cloud = FakeCloud()
+
+    def cancel(event: Event) -> None:
+        if isinstance(event, Opened):
+            task.cancel()
+
+    task = asyncio.create_task(experiment(cloud, home, observer=cancel).open())
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+    assert cloud.count("aclose") == 1
+    async with experiment(FakeCloud(), home):
+        pass
 
 
 async def test_it_can_not_be_opened_twice_at_once(home: Path) -> None:
