@@ -105,7 +105,7 @@ async def losing(move: Move, rig: Rig) -> None:
 def small_disk(place: Path, size: str) -> Iterator[None]:
     """A file system of `size` at `place`."""
     subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", place], check=True, timeout=30
+        ["mount", "-t", "tmpfs", "-o", f"size={size}", "small", place], check=True, timeout=30
     )
     try:
         yield
