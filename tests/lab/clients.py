@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -140,6 +141,8 @@ async def post(
     """What the lab says to a body: the status, and the text."""
     async with (
         aiohttp.ClientSession() as session,
-        session.post(lab.endpoint, data=body, headers={"Content-Type": content_type}) as reply,
+        session.post(
+            lab.endpoint, data=io.BytesIO(body), headers={"Content-Type": content_type}
+        ) as reply,
     ):
         return reply.status, await reply.text()
