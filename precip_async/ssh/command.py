@@ -33,7 +33,7 @@ __all__ = ["Conversation", "Feed", "Order", "converse", "send"]
 logger = logging.getLogger(__name__)
 
 NOT_ALL_ENDED = 9  # the exit code of `ending_line` when something is left
-CHANNEL_GRACE = 1.0  # seconds for sshd to notice that all of a command is gone
+CHANNEL_GRACE = 1.0  # seconds for sshd to free a channel when all of its command is gone
 PACKET = 16 * 1024  # bytes: sshd reads as much at once of what a command has left in its pipe
 IN_FLIGHT = 4 * 1024 * 1024  # bytes: a channel's window twice, and some pipes; more is younger
 
@@ -160,8 +160,9 @@ class _Run:
         not matter how slow the network is.
         """
         talk, heard_at_exit = self._talk, self._talk.heard
-        with anyio.move_on_after(self._limits.drain_grace):
-            await talk.until_over()
+        if not talk.over:
+            with anyio.move_on_after(self._limits.drain_grace):
+                await talk.until_over()
         more = True
         while more and not talk.over:
             heard = talk.heard
@@ -210,9 +211,7 @@ class _Run:
                 left = await self._ended()
             except ExperimentException as error:
                 left = f"ending it failed: {error}"
-            if (
-                talk.channel is not None and not left
-            ):  # the server frees the channel when all is gone
+            if talk.channel is not None and not left:
                 with anyio.move_on_after(CHANNEL_GRACE):
                     await talk.until_over()
         if left:

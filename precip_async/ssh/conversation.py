@@ -130,12 +130,13 @@ class Conversation:
             await self._next()
 
     async def until_silent(self, seconds: float) -> None:
-        """Wait for the end of the channel, or for `seconds` in which nothing comes."""
+        """Deal with what comes until nothing has come for `seconds`."""
         heard = -1
-        while not self.over and heard != self.heard:
+        while heard != self.heard:
             heard = self.heard
             with anyio.move_on_after(seconds):
                 await self.until_over()
+                await anyio.sleep_forever()
 
     async def _next(self) -> None:
         await self._news.wait()

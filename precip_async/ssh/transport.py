@@ -95,8 +95,9 @@ class Transport(Protocol):
         server: callers shield.
 
         Raises:
-            ConnectionLost: The connection is gone.
-            ConnectError: The server allows no further session now.
+            ConnectionLost: The connection is gone, and the command may have been started.
+            ConnectError: It was not started: the server allows no further session now, or the
+                connection was gone before it was asked; its ``patience`` says whether to try again.
         """
         ...
 

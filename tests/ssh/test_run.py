@@ -156,6 +156,7 @@ async def test_output_written_just_before_the_exit_is_never_cut(
         proxy.delay = 0
         assert len(result.stdout_bytes) == size
         await rig.out(f"kill {int(result.stderr)}")
+        assert rig.connector.attempts == 1
 
 
 async def test_fifty_commands_share_one_connection(rig: Rig) -> None:
