@@ -122,11 +122,12 @@ class Instance:
         index: Which of its launch, from 0.
         delay: Seconds that its boot takes.
         launched_at: Seconds since the epoch, by the cloud's clock.
-        launched: By our own clock, which only goes forward; likewise `visible`, `ran` and `ended`.
+        launched: By our own clock, which only goes forward; likewise `visible`, `placed`, `ended`.
         visible: From when on the cloud is sure of it.
         imds: Whether its metadata service wants tokens.
         public: Whether it is to have a public address.
-        ran: When it was first seen running.
+        placed: When its machine was first seen running, which is `held` seconds before it is said
+            to be.
         disks: The names of its volumes.
         mapped: Whether its launch said anything of volumes.
         machine_id: The machine's own id; empty until it has been ordered.
@@ -157,7 +158,8 @@ class Instance:
     public: bool = True
     tags: dict[str, str] = field(default_factory=dict)
     vanishes: float | None = None
-    ran: float | None = None
+    placed: float | None = None
+    held: float = 0.0
     ended: float | None = None
     machine_id: str = ""
     machine: Machine | None = None
@@ -180,8 +182,14 @@ class Instance:
             return "terminated"
         if self.ending:
             return dialect.deleting_state
-        held = time.monotonic() < self.launched + self.delay
-        return "pending" if self.ran is None or held else "running"
+        return "pending" if self.booted is None else "running"
+
+    @property
+    def booted(self) -> float | None:
+        """When it had booted; ``None``: it has not yet."""
+        if self.placed is None or time.monotonic() < self.placed + self.held:
+            return None
+        return self.placed + self.held
 
     @property
     def address(self) -> str:
@@ -325,6 +333,8 @@ class Account:
                 one.dead = ("Client.UserInitiatedShutdown", "User initiated shutdown")
         for one in asked:
             await one.reservation.started.wait()
+            if not one.machine_id and one.ended is None:
+                self._over(one)
         ending = [one.machine_id for one in asked if one.ended is None and one.machine_id]
         await self.machines.end(ending)
         await self.look()
@@ -336,17 +346,20 @@ class Account:
             one.machine = machine  # of one that has ended, the address is remembered
         if machine.ssh_port not in (None, self.machines.ssh_port):
             self._fail(one, "this computer has no address left for a machine of its own")
-        elif machine.state == "running" and one.ran is None:
-            one.ran = now
+        elif machine.state == "running" and one.placed is None:
+            one.placed = now
         elif machine.state == "failed":
             self._fail(one, machine.reason)
         elif machine.state == "terminated":
-            one.ended = now
             if not one.ending:
-                self._fail(one, "Internal error on launch" if one.ran is None else "It crashed")
-            one.gone = one.gone or (one.ending and not self.dialect.keeps_dead)
-            self._let_go(one)
-        if one.vanishes is None or one.ran is None or now < one.ran + one.vanishes or one.gone:
+                self._fail(one, "Internal error on launch" if one.placed is None else "It crashed")
+            self._over(one)
+        if (
+            one.vanishes is None
+            or one.placed is None
+            or now < one.placed + one.vanishes
+            or one.gone
+        ):
             return False
         one.gone = True
         return True
@@ -354,8 +367,10 @@ class Account:
     def _fail(self, one: Instance, why: str) -> None:
         one.failed, one.dead = True, ("Server.InternalError", why)
 
-    def _let_go(self, one: Instance) -> None:
-        """Free what an instance held: its elastic address, and where it is so, its token."""
+    def _over(self, one: Instance) -> None:
+        """Take note of an end, and free what was held: an address, and where it is so, a token."""
+        one.ended = time.monotonic()
+        one.gone = one.gone or (one.ending and not self.dialect.keeps_dead)
         for address in self.addresses.values():
             if address.instance is one:
                 address.instance, address.association = None, ""

@@ -89,7 +89,7 @@ async def associate_address(account: Account, p: Parameters) -> dict[str, Any]:
             subject=instance_id,
         )
     await account.look()
-    if instance.ran is None or instance.ended is not None or instance.ending:
+    if instance.booted is None or instance.ended is not None or instance.ending:
         raise Refusal("IncorrectInstanceState", f"The instance '{instance.id}' is not running.")
     if address.instance not in (None, instance) and not p.flag("AllowReassociation"):
         raise Refusal(

@@ -71,7 +71,7 @@ async def get_console_output(account: Account, p: Parameters) -> dict[str, Any]:
     [one] = _named(account, [named], "refused")
     await account.look()
     said = await account.machines.console(one.machine_id) if one.machine_id else ""
-    if one.ran is not None and one.machine is not None:
+    if one.booted is not None and one.machine is not None:
         said = "\n".join([said.rstrip(), _KEYS_BEGIN, *one.machine.host_keys, _KEYS_END, ""])
     return {
         "instanceId": one.id,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import ssl
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Self
 
@@ -17,12 +17,12 @@ from precip_async.lab.doors import Doors
 from precip_async.lab.forwarding import can_listen
 from precip_async.lab.http import HOST, serving
 from precip_async.lab.keys import make_certificate
-from precip_async.lab.machines import Machines
+from precip_async.lab.machines import Machines, choose_isolation, port_of
 from precip_async.lab.scenario import Scenario
 from precip_async.lab.service import LabCall, Service
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
     from types import TracebackType
 
@@ -136,7 +136,8 @@ class Lab:
 
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as undo:
-            machines = await undo.enter_async_context(self._machines())
+            machines = Machines(self._directory, await self._choose())
+            undo.push_async_callback(_end, machines)
             self._account = Account(self._dialect, self._scenario, machines, region=self.region)
             undo.push_async_callback(self._release)
             self._service = Service(self._account, self._doors)
@@ -202,32 +203,24 @@ class Lab:
             fault=self._scenario.fault(one.ordinal),
             boot=one.delay,
             launched=one.launched - self._opened,
-            ran=None if one.ran is None else one.ran - self._opened,
+            ran=None if one.booted is None else one.booted - self._opened,
             ended=None if one.ended is None else one.ended - self._opened,
         )
 
-    @asynccontextmanager
-    async def _machines(self) -> AsyncIterator[Machines]:
-        machines = Machines(self._directory, self._isolation)
-        try:
-            await machines.open()
-            elastic = self._dialect.addresses == "elastic"
-            if elastic and not can_listen(machines.ssh_port):
-                if self._isolation != "auto" or machines.isolation == "process":
-                    raise CloudError(
-                        f"elastic addresses can't be had: port {machines.ssh_port} of this"
-                        " computer's loopback is taken",
-                        cloud="lab",
-                        operation="open",
-                        hint="isolation='process' uses another",
-                    )
-                await machines.aclose()
-                machines = Machines(self._directory, "process")
-                await machines.open()
-            yield machines
-        finally:
-            with anyio.move_on_after(CLOSE_GRACE, shield=True):
-                await machines.aclose()
+    async def _choose(self) -> Isolation:
+        """How machines are kept apart: elastic addresses need a port that nobody else has."""
+        chosen = await choose_isolation(self._isolation)
+        if self._dialect.addresses == "auto" or can_listen(port_of(chosen)):
+            return chosen
+        if self._isolation == "auto" and can_listen(port_of("process")):
+            return "process"
+        raise CloudError(
+            f"elastic addresses can't be had: port {port_of(chosen)} of this computer's loopback"
+            " is taken",
+            cloud="lab",
+            operation="open",
+            hint="isolation='process' uses another",
+        )
 
     async def _release(self) -> None:
         with anyio.move_on_after(CLOSE_GRACE, shield=True):
@@ -241,3 +234,8 @@ class Lab:
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         await anyio.to_thread.run_sync(context.load_cert_chain, *made)
         return context
+
+
+async def _end(machines: Machines) -> None:
+    with anyio.move_on_after(CLOSE_GRACE, shield=True):
+        await machines.aclose()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 import anyio
 
 from precip_async.clouds.local.faults import Orders
-from precip_async.errors import CloudError
+from precip_async.errors import QuotaExceeded
 from precip_async.lab.accepted import ENVELOPE
 from precip_async.lab.account import Instance, Reservation
 from precip_async.lab.keys import is_public_key
@@ -25,6 +25,8 @@ __all__ = ["run_instances"]
 
 PLACING: Final = 30.0  # seconds for machines to have their addresses, which takes about 0.1
 LOOK_AGAIN: Final = 0.02  # seconds between two looks whether they have
+#: Of a machine that is launched without one: a public key to which there is no private one.
+NOBODYS_KEY: Final = f"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAI{'A' * 43}"
 SSH: Final = 22  # what groups have to open, wherever the machines' servers really listen
 
 
@@ -118,7 +120,7 @@ def _full(account: Account) -> Refusal:
 def _make(account: Account, wish: Wish, reservation: Reservation, index: int) -> Instance:
     ordinal, account.launched = account.launched, account.launched + 1
     scenario, now = account.scenario, time.monotonic()
-    vanishes = scenario.happens("vanishes", ordinal)
+    delay, vanishes = scenario.seconds("boot", ordinal), scenario.happens("vanishes", ordinal)
     instance = Instance(
         id=account.new_id("i"),
         ordinal=ordinal,
@@ -129,7 +131,8 @@ def _make(account: Account, wish: Wish, reservation: Reservation, index: int) ->
         zone=wish.zone,
         key_name=wish.key_name,
         groups=wish.groups,
-        delay=scenario.seconds("boot", ordinal),
+        delay=delay,
+        held=delay if account.dialect.addressed == "launch" else 0.0,
         launched_at=account.now(),
         launched=now,
         visible=now + scenario.seconds("visible", ordinal),
@@ -152,11 +155,19 @@ async def _start(account: Account, wish: Wish, reservation: Reservation) -> None
         _order(account, one, over=_is_over(account, alive + place))
         for place, one in enumerate(reservation.instances)
     ]
+    # What never boots needs no machine.
+    booting = [
+        (one, order)
+        for one, order in zip(reservation.instances, orders, strict=True)
+        if order.fault != "never_boots"
+    ]
+    if not booting:
+        return
     try:
-        ids = await account.machines.start(orders, disk=wish.disk)
-    except CloudError as error:
+        ids = await account.machines.start([order for _, order in booting], disk=wish.disk)
+    except QuotaExceeded as error:
         raise _full(account) from error
-    for one, machine_id in zip(reservation.instances, ids, strict=True):
+    for (one, _), machine_id in zip(booting, ids, strict=True):
         one.machine_id = machine_id
 
 
@@ -185,7 +196,7 @@ def _order(account: Account, one: Instance, *, over: bool) -> Orders:
         late, delay = one.delay + (late if fault else 0.0), 0.0
         fault = "ssh_late"
     return Orders(
-        authorized_key="\n".join(keys or [account.machines.nobodys_key]),
+        authorized_key="\n".join(keys or [NOBODYS_KEY]),
         fault=fault,
         boot_delay=delay,
         dies_after=scenario.seconds("dies_after", one.ordinal),

@@ -10,6 +10,8 @@ import anyio
 from precip_async.clouds.base import Access, LaunchRequest, Machine
 from precip_async.clouds.local.cloud import Isolation, LocalCloud
 from precip_async.clouds.local.hostkeys import make_host_key
+from precip_async.clouds.local.namespace_probe import obstacle
+from precip_async.errors import CloudError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -17,55 +19,66 @@ if TYPE_CHECKING:
 
     from precip_async.clouds.local.faults import Orders
 
-__all__ = ["Machines"]
+__all__ = ["Machines", "choose_isolation", "port_of"]
+
+
+def port_of(isolation: Isolation) -> int:
+    """Where machines' SSH servers listen."""
+    return 22 if isolation == "namespace" else 2222
+
+
+async def choose_isolation(wanted: Isolation) -> Isolation:
+    """How machines are to be kept apart here.
+
+    Raises:
+        CloudError: Not as wanted.
+    """
+    if wanted == "process":
+        return wanted
+    reason = await anyio.to_thread.run_sync(obstacle)
+    if not reason:
+        return "namespace"
+    if wanted == "namespace":
+        raise CloudError(
+            f"machines in namespaces can't be had here: {reason}",
+            cloud="lab",
+            operation="open",
+            hint="isolation='process' works anywhere",
+        )
+    return "process"
 
 
 class Machines:
-    """All machines of one lab.
+    """All machines of one lab; their warden is started with the first of them.
 
     Args:
         directory: Where their state is kept.
-        isolation: See `LocalCloud`.
+        isolation: How they are kept apart: ``"namespace"`` or ``"process"``.
     """
 
     def __init__(self, directory: Path, isolation: Isolation) -> None:
+        self.isolation = isolation
         self._cloud = LocalCloud(directory, isolation=isolation)
         self._name = f"lab-{secrets.token_hex(4)}"
-        self._nobodys_key = ""
+        self._opening = anyio.Lock()
+        self._is_open = False
         self._launched = 0
-
-    @property
-    def isolation(self) -> str:
-        """How they are kept apart."""
-        return self._cloud.traits.isolation
 
     @property
     def ssh_port(self) -> int:
         """Where their SSH servers listen."""
-        return 22 if self.isolation == "namespace" else 2222
-
-    @property
-    def nobodys_key(self) -> str:
-        """A public key whose private half nobody has: for machines launched without one."""
-        return self._nobodys_key
-
-    async def open(self) -> None:
-        """Start their warden.
-
-        Raises:
-            CloudError: The isolation can't be had.
-        """
-        _, self._nobodys_key = await anyio.to_thread.run_sync(make_host_key)
-        await self._cloud.prepare(
-            Access(experiment=self._name, owner="lab", public_key=self._nobodys_key)
-        )
+        return port_of(self.isolation)
 
     async def start(self, orders: Sequence[Orders], *, disk: int | None) -> list[str]:
         """Begin to start machines; their ids, in order.
 
         Raises:
-            CloudError: They can't be started; none was.
+            QuotaExceeded: There is no room for so many; none was started.
+            CloudError: There can't be any here.
         """
+        async with self._opening:
+            if not self._is_open:
+                await self._open()
         first, self._launched = self._launched, self._launched + len(orders)
         launched = await self._cloud.launch(
             LaunchRequest(
@@ -83,11 +96,12 @@ class Machines:
 
     async def look(self, ids: Sequence[str]) -> Mapping[str, Machine]:
         """What became of them."""
-        return await self._cloud.describe(ids)
+        return await self._cloud.describe(ids) if ids else {}
 
     async def end(self, ids: Sequence[str]) -> None:
         """Begin to end them."""
-        await self._cloud.terminate(ids)
+        if ids:
+            await self._cloud.terminate(ids)
 
     async def console(self, machine_id: str) -> str:
         """The end of what a machine said."""
@@ -96,3 +110,9 @@ class Machines:
     async def aclose(self) -> None:
         """End all of them; they are gone on return."""
         await self._cloud.aclose()
+
+    async def _open(self) -> None:
+        # Every machine is ordered with keys of its own; nobody has the private half of this one.
+        _, public = await anyio.to_thread.run_sync(make_host_key)
+        await self._cloud.prepare(Access(experiment=self._name, owner="lab", public_key=public))
+        self._is_open = True

@@ -83,7 +83,7 @@ def _reason(account: Account, one: Instance) -> str:
 
 def _address(account: Account, one: Instance) -> str:
     """Where its machine is, for as long as the cloud says that it is anywhere."""
-    there = one.ran is not None and one.ended is None and not one.failed
+    there = one.booted is not None and one.ended is None and not one.failed
     if account.dialect.addressed == "launch":
         there = one.ended is None
     return one.address if there else ""
