@@ -126,8 +126,8 @@ class Instance:
         visible: From when on the cloud is sure of it.
         imds: Whether its metadata service wants tokens.
         public: Whether it is to have a public address.
-        placed: When its machine was first seen running, which is `held` seconds before it is said
-            to be.
+        placed: When its machine began to run, as near as is known, which is `held` seconds before
+            it is said to.
         disks: The names of its volumes.
         mapped: Whether its launch said anything of volumes.
         machine_id: The machine's own id; empty until it has been ordered.
@@ -232,6 +232,7 @@ class Account:
         self.launched = 0
         self._random = random.Random(f"{scenario.seed}:ids")  # noqa: S311 - repeatable on purpose
         self._counters: dict[str, int] = {}
+        self._looked = time.monotonic()
         self.has_vpc = dialect.vpc and scenario.default_vpc
         self.vpc = self.new_id("vpc")
         self.subnets = {zone: self.new_id("subnet") for zone in self.zones}
@@ -319,6 +320,7 @@ class Account:
             return
         seen = await self.machines.look(list(watched))
         lost = [one for one in watched.values() if self._observe(one, seen[one.machine_id])]
+        self._looked = time.monotonic()
         if lost:
             await self.machines.end([one.machine_id for one in lost])
 
@@ -347,7 +349,8 @@ class Account:
         if machine.ssh_port not in (None, self.machines.ssh_port):
             self._fail(one, "this computer has no address left for a machine of its own")
         elif machine.state == "running" and one.placed is None:
-            one.placed = now
+            due = one.launched + one.delay - one.held
+            one.placed = min(now, max(due, self._looked))
         elif machine.state == "failed":
             self._fail(one, machine.reason)
         elif machine.state == "terminated":

@@ -27,7 +27,7 @@ PLACING: Final = 30.0  # seconds for machines to have their addresses, which tak
 LOOK_AGAIN: Final = 0.02  # seconds between two looks whether they have
 #: Of a machine that is launched without one: a public key to which there is no private one.
 NOBODYS_KEY: Final = f"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAI{'A' * 43}"
-SSH: Final = 22  # what groups have to open, wherever the machines' servers really listen
+SSH: Final = 22  # what groups have to open, or where the machines' servers really listen
 
 
 async def run_instances(account: Account, p: Parameters) -> dict[str, Any]:
@@ -183,7 +183,9 @@ def _order(account: Account, one: Instance, *, over: bool) -> Orders:
     pair = account.keys.get(one.key_name)
     keys = [*([pair.line] if pair and is_public_key(pair.line) else []), *logins.keys]
     shut = dialect.launch_groups != "none" and not any(
-        rule.opens(SSH) for group in one.groups for rule in group.rules
+        rule.opens(SSH) or rule.opens(account.machines.ssh_port)
+        for group in one.groups
+        for rule in group.rules
     )
     fault = "dies_booting" if over else scenario.fault(one.ordinal)
     one.hopeless = fault in ("never_boots", "dies_booting")

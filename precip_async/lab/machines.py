@@ -54,11 +54,12 @@ class Machines:
     Args:
         directory: Where their state is kept.
         isolation: How they are kept apart: ``"namespace"`` or ``"process"``.
+        fleet: Whether they are many, and less apart.
     """
 
-    def __init__(self, directory: Path, isolation: Isolation) -> None:
+    def __init__(self, directory: Path, isolation: Isolation, *, fleet: bool = False) -> None:
         self.isolation = isolation
-        self._cloud = LocalCloud(directory, isolation=isolation)
+        self._cloud = LocalCloud(directory, isolation=isolation, crowd=fleet)
         self._name = f"lab-{secrets.token_hex(4)}"
         self._opening = anyio.Lock()
         self._is_open = False

@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, fields
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from precip_async.errors import InvalidArgument
 
@@ -127,6 +127,27 @@ class Scenario:
         if not _is_number(self.clock_skew):
             raise _wrong("clock_skew", "a number of seconds", self.clock_skew)
 
+    @classmethod
+    def parse(cls, text: str) -> Scenario:
+        """The scenario that ``"boot=2..20 throttled=0.5 lost_launches=0,3"`` stands for.
+
+        Shares have a point, ordinals have none: ``errors=1.0`` is all calls, ``errors=1`` the
+        second.
+
+        Raises:
+            InvalidArgument: It stands for none.
+        """
+        given: dict[str, Any] = {}
+        names = {field.name: field.default for field in fields(cls)}
+        for word in text.split():
+            name, _, value = word.partition("=")
+            if name not in names:
+                raise InvalidArgument(
+                    f"scenario: there is no {name!r}; there are {', '.join(sorted(names))}"
+                )
+            given[name] = _parsed(name, value, several=name in (*_BOOT, *_CALLS, "vanishes"))
+        return cls(**given)
+
     def fault(self, ordinal: int) -> str:
         """What is wrong with the boot of a launched machine: the first in the order above."""
         return next((name for name in _BOOT if self.happens(name, ordinal)), "")
@@ -165,6 +186,23 @@ class Scenario:
 
     def _random(self, name: str, number: int) -> random.Random:
         return random.Random(f"{self.seed}:{name}:{number}")  # noqa: S311 - repeatable on purpose
+
+
+def _parsed(name: str, text: str, *, several: bool) -> Any:
+    words = {"true": True, "yes": True, "": True, "false": False, "no": False, "none": None}
+    if text.lower() in words:
+        return words[text.lower()]
+    try:
+        if ".." in text:
+            least, most = text.split("..")
+            return float(least), float(most)
+        if name == "images":
+            return tuple(text.split(","))
+        if several and ("," in text or "." not in text):
+            return tuple(int(one) for one in text.split(","))
+        return float(text) if "." in text else int(text)
+    except ValueError as error:
+        raise _wrong(name, "a number, least..most, a list of ordinals, or true", text) from error
 
 
 def _check_often(name: str, value: object) -> None:

@@ -82,3 +82,29 @@ def test_what_cannot_be_is_refused(given: dict[str, Any]) -> None:
     """A scenario names the value that can't be."""
     with pytest.raises(InvalidArgument, match=next(iter(given))):
         Scenario(**given)
+
+
+def test_a_scenario_can_be_written_in_a_line() -> None:
+    """As on a command line: numbers, ranges, shares, ordinals and switches."""
+    text = (
+        "boot=2..20 throttled=0.5 lost_launches=0,3 never_boots=2 quota=7 wrong_host vanishes=true"
+    )
+
+    assert Scenario.parse(text) == Scenario(
+        boot=(2.0, 20.0),
+        throttled=0.5,
+        lost_launches=(0, 3),
+        never_boots=(2,),
+        quota=7,
+        wrong_host=True,
+        vanishes=True,
+    )
+    assert Scenario.parse("") == Scenario()
+    assert Scenario.parse("images=ami-1,ami-2 boot=3").images == ("ami-1", "ami-2")
+
+
+@pytest.mark.parametrize("text", ["nonsense=1", "boot=fast", "boot=1..2..3", "quota=x", "boot=-1"])
+def test_a_line_that_is_no_scenario_is_refused(text: str) -> None:
+    """And what is wrong with it is said."""
+    with pytest.raises(InvalidArgument, match=text.partition("=")[0]):
+        Scenario.parse(text)

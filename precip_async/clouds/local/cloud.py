@@ -53,6 +53,8 @@ class LocalCloud:
         internet: Whether machines in namespaces may reach what this computer reaches; the others
             use its own network anyway.
         faults: What is to go wrong.
+        crowd: Whether machines in a process go without spaces of their own and are bounded by this
+            computer's means only: thousands, cheaply, for the lab.
 
     Attributes:
         isolation_reason: Once prepared: why this isolation and not the better one; may be empty.
@@ -68,6 +70,7 @@ class LocalCloud:
         isolation: Isolation = "auto",
         internet: bool = False,
         faults: Faults | None = None,
+        crowd: bool = False,
     ) -> None:
         if isolation not in get_args(Isolation):
             choices = ", ".join(map(repr, get_args(Isolation)))
@@ -81,6 +84,7 @@ class LocalCloud:
         self._wanted = isolation
         self._internet = internet
         self._faults = faults or Faults()
+        self._crowd = crowd
         self._isolation = ""
         self._access: Access | None = None
         self._wire: Wire | None = None
@@ -252,6 +256,7 @@ class LocalCloud:
             "experiment": access.experiment,
             "isolation": self._isolation,
             "internet": self._internet,
+            "crowd": self._crowd,
             "keep": access.keep,
             "script": [os.getpid(), processes.birth(os.getpid())],
             "lock": lock,

@@ -20,9 +20,10 @@ if TYPE_CHECKING:
 
     from precip_async.clouds.base import MachineState
 
-__all__ = ["MAX_MACHINES", "Full", "Register"]
+__all__ = ["MAX_CROWD", "MAX_MACHINES", "Full", "Register"]
 
 MAX_MACHINES: Final = 1000  # a bridge has 1023 ports
+MAX_CROWD: Final = 10_000  # a descriptor or two each, of the 20,000 and more that systems give
 
 
 class Full(Exception):
@@ -70,10 +71,16 @@ class _Entry:
 
 
 class Register:
-    """All machines of an experiment, dead ones included."""
+    """All machines of an experiment, dead ones included.
 
-    def __init__(self, yard: Yard) -> None:
+    Args:
+        yard: Where they stand.
+        room: How many may be alive at once.
+    """
+
+    def __init__(self, yard: Yard, *, room: int = MAX_MACHINES) -> None:
         self._yard = yard
+        self._room = room
         self._entries: dict[str, _Entry] = {}
 
     def room_for(self, machines: list[dict[str, Any]], least: int) -> list[dict[str, Any]]:
@@ -84,10 +91,10 @@ class Register:
         """
         self._notice_deaths()
         alive = sum(entry.alive for entry in self._entries.values())
-        room = MAX_MACHINES - alive
+        room = self._room - alive
         if room < least:
             raise Full(
-                f"an experiment can have {MAX_MACHINES} local instances at once;"
+                f"an experiment can have {self._room} local instances at once;"
                 f" {alive} are there, so {least} more can't be"
             )
         return machines[:room]

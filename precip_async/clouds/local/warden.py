@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from precip_async.clouds.local import processes
-from precip_async.clouds.local.register import Full, Register
+from precip_async.clouds.local.register import MAX_CROWD, MAX_MACHINES, Full, Register
 from precip_async.clouds.local.state import Record, State
 from precip_async.clouds.local.yard import YardError
 
@@ -40,9 +40,9 @@ LOOK_AGAIN: Final = 1.0  # seconds between looks at what tells us nothing by its
 class Warden:
     """Serves one experiment until its script, or its last kept machine, is gone."""
 
-    def __init__(self, yard: Yard, state: State, record: Record) -> None:
+    def __init__(self, yard: Yard, state: State, record: Record, *, crowd: bool = False) -> None:
         self._yard = yard
-        self._register = Register(yard)
+        self._register = Register(yard, room=MAX_CROWD if crowd else MAX_MACHINES)
         self._state = state
         self._record = record
         self._over = asyncio.Event()
@@ -164,19 +164,20 @@ def main() -> None:
 
 
 async def _serve(facts: dict[str, Any], state: State, record: Record) -> None:
-    yard = _yard(facts["isolation"], state.path, internet=facts["internet"])
+    yard = _yard(facts, state.path)
     line = socket.socket(fileno=facts["line"])
-    await Warden(yard, state, record).serve(line, tuple(facts["script"]))
+    warden = Warden(yard, state, record, crowd=facts["crowd"])
+    await warden.serve(line, tuple(facts["script"]))
 
 
-def _yard(isolation: str, directory: Path, *, internet: bool) -> Yard:
-    if isolation == "namespace":
+def _yard(facts: dict[str, Any], directory: Path) -> Yard:
+    if facts["isolation"] == "namespace":
         from precip_async.clouds.local.namespace import NamespaceYard
 
-        return NamespaceYard(directory, internet=internet)
+        return NamespaceYard(directory, internet=facts["internet"])
     from precip_async.clouds.local.process import ProcessYard
 
-    return ProcessYard(directory)
+    return ProcessYard(directory, private=False if facts["crowd"] else None)
 
 
 if __name__ == "__main__":
