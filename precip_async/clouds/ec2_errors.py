@@ -47,7 +47,9 @@ _NO_API: Final = (404, 405, 410, 501)
 _REDIRECTED: Final = range(300, 400)
 
 # Answers with 5xx that are the same the next time: section 1.10, section 7, rule 7.
-_DETERMINISTIC: Final = frozenset({"TypeError", "UnknownError", "NotImplemented"})
+_DETERMINISTIC: Final = frozenset({"TypeError", "NotImplemented"})
+# Section 2, "anything else": what nova says of trouble of its own at 400. It may or may not pass.
+_TROUBLE: Final = frozenset({"UnknownError"})
 _HINTS: Final[dict[type[CloudError], str]] = {
     NotAuthorized: "check the access key, the secret key and what they are allowed to do",
     ImageNotFound: "check the image's id; ids differ by region and by cloud",
@@ -157,9 +159,9 @@ class Interpreter:
         if bare == dialect.quota_code:
             return QuotaExceeded if "quota" in message.lower() else NotAuthorized
         kind = meaning(bare, message)
-        if kind is CloudError and status >= _SERVER and bare not in _DETERMINISTIC:
-            return ServerTrouble
-        return kind
+        if kind is not CloudError or bare in _DETERMINISTIC:
+            return kind
+        return ServerTrouble if status >= _SERVER or bare in _TROUBLE else kind
 
     def _speechless(self, operation: str, status: int, said: str, skew: float) -> CloudError:
         """An answer that is no document of EC2's: a web server's own, or no API at all."""

@@ -22,8 +22,8 @@ __all__ = ["Bucket", "Pace", "backoff"]
 
 MOST_WAIT: Final = 20.0  # seconds; an account may be allowed more than what is published
 AT_ONCE: Final = 10  # requests in flight to one cloud
-SLOWEST: Final = 1 / 16  # of the published pace
-RECOVERY: Final = 1.1  # by how much the pace rises with each success after a refusal
+SLOWEST: Final = 1 / 4  # of the published pace
+RECOVERY: Final = 1.2  # by how much the pace rises with each success after a refusal
 
 FIRST_BACKOFF: Final = 0.4  # seconds
 LONGEST_BACKOFF: Final = 8.0

@@ -11,8 +11,6 @@ import functools
 import time
 from typing import TYPE_CHECKING, Any, Final
 
-import anyio
-
 from precip_async.clouds.ec2_calls import BRIEF, PATIENT, together
 from precip_async.clouds.ec2_documents import instances_of, next_token_of
 from precip_async.clouds.ec2_errors import MissingInstances
@@ -31,7 +29,7 @@ __all__ = ["Roster"]
 MOST_IDS: Final = 1000  # of one call: section 6, "DescribeInstances"
 PAGE: Final = 1000  # instances; section 6, likewise
 REFUSALS: Final = 2  # for dead ids, after which everything is listed
-ASK_AGAIN: Final = 2.0  # seconds; section 6, "eventual consistency": "back off from ~2 s"
+OUT_OF_SIGHT: Final = 20.0  # seconds for which an instance that was there may be invisible
 
 
 class Roster:
@@ -44,40 +42,45 @@ class Roster:
 
     def __init__(self, calls: Calls, clock: Callable[[], float] = time.monotonic) -> None:
         self._calls, self._dialect, self._clock = calls, calls.dialect, clock
-        self._born: dict[str, float] = {}  # by id in lower case: when it was launched here
-        self._met: set[str] = set()  # likewise: those that were described once
-        self._ending: set[str] = set()  # likewise: those whose end was asked for
+        # All by id in lower case: section 4, "Ids", has them in either.
+        self._born: dict[str, float] = {}  # when it was launched here
+        self._met: dict[str, float] = {}  # when it was described last
+        self._ended: set[str] = set()  # its end was asked for, and accepted
+        self._doomed: set[str] = set()  # its end was asked for, and it was not there yet
 
     def launched(self, instances: Iterable[Seen]) -> None:
         """Instances were launched just now."""
         now = self._clock()
-        self._born |= {one.id.lower(): now for one in instances}
+        for one in instances:
+            self._born.setdefault(one.id.lower(), now)
 
     def is_ours(self, instance_id: str) -> bool:
-        """Whether it was launched here, and its end was not asked for."""
-        return instance_id.lower() in self._born.keys() - self._ending
+        """Whether it was launched here, and is to live."""
+        one = instance_id.lower()
+        return one in self._born and one not in self._ended | self._doomed
 
     def missing(self, instance_id: str) -> MachineState:
         """What it means that an instance is not there: not yet, or not any more."""
-        one = instance_id.lower()
-        if one in self._ending or one not in self._born:
+        one, now = instance_id.lower(), self._clock()
+        if one in self._ended or one not in self._born:
             return "terminated"
-        # Where ended instances stay for a while, one that was there is only out of sight of the
-        # server that was asked (section 6, "eventual consistency").
-        if one in self._met and not self._dialect.keeps_ended:
-            return "terminated"
-        young = self._clock() - self._born[one] < self._dialect.grace
-        return "pending" if young else "terminated"
+        if (met := self._met.get(one)) is None:
+            return "pending" if now - self._born[one] < self._dialect.grace else "terminated"
+        # Where the ended stay for a while, one that was there a moment ago is only out of sight of
+        # the server that was asked (section 6, "eventual consistency").
+        out_of_sight = self._dialect.keeps_ended and now - met < OUT_OF_SIGHT
+        return "pending" if out_of_sight else "terminated"
 
     # -- looking -----------------------------------------------------------------------------
 
     async def look(self, ids: Sequence[str], patience: float = BRIEF) -> dict[str, Seen]:
         """Those of `ids` that are there, by id in lower case.
 
+        One whose end was asked for before it could be seen is ended now.
+
         Raises:
             CloudError: The cloud did not say.
         """
-        # ids are compared without case: section 4, "Ids"
         wanted = [*dict.fromkeys(ids)]
         chunks = [wanted[at : at + MOST_IDS] for at in range(0, len(wanted), MOST_IDS)]
         outcomes = await together(
@@ -88,7 +91,9 @@ class Roster:
             if isinstance(outcome, CloudError):
                 raise outcome
             found |= outcome
-        self._met |= found.keys()
+        self._met |= dict.fromkeys(found, self._clock())
+        if late := [found[one].id for one in found.keys() & self._doomed]:
+            await self.end(late)
         return found
 
     async def _look(self, ids: list[str], patience: float) -> dict[str, Seen]:
@@ -147,6 +152,8 @@ class Roster:
     async def end(self, ids: Sequence[str]) -> dict[str, Seen]:
         """Ask for the end of `ids`; what the cloud says of those that it knows, by lower-case id.
 
+        One that is too young to be seen is ended by `look`, once it is there.
+
         Raises:
             CloudError: Some were not asked for.
         """
@@ -161,17 +168,11 @@ class Roster:
         return ended
 
     async def _end(self, ids: list[str]) -> dict[str, Seen]:
-        ended: dict[str, Seen] = {}
-        left = ids
-        while left:
-            ended |= await self._end_known(left)
-            # One that is too young to be seen can't be ended yet, and must not be forgotten.
-            left = [
-                one for one in left if one.lower() not in ended and self.missing(one) == "pending"
-            ]
-            self._ending |= {one.lower() for one in ids} - {one.lower() for one in left}
-            if left:
-                await anyio.sleep(ASK_AGAIN)
+        ended = await self._end_known(ids)
+        gone = {one.lower() for one in ids}
+        young = {one for one in gone - ended.keys() if self.missing(one) == "pending"}
+        self._ended |= gone - young
+        self._doomed = (self._doomed | young) - self._ended
         return ended
 
     async def _end_known(self, ids: list[str]) -> dict[str, Seen]:

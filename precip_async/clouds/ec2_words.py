@@ -110,9 +110,9 @@ _OPAQUE: Final = re.compile(
 _MEANINGS: Final[tuple[tuple[re.Pattern[str], type[CloudError]], ...]] = tuple(
     (re.compile(pattern, re.IGNORECASE), kind)
     for pattern, kind in (
-        (r"instance ?type|vm ?type|flavor|virtualization type", InvalidInstanceType),
-        (r"quota|limit exceeded|too many instances", QuotaExceeded),
+        (r"quota|\blimit\b|too many instances", QuotaExceeded),
         (r"not enough|insufficient|no valid host|no free|capacity", CapacityUnavailable),
+        (r"instance ?type|vm ?type|flavor|virtualization type", InvalidInstanceType),
         (r"\b(image|emi|ami)\b.*(not found|no such|does not exist|unknown)", ImageNotFound),
         (r"(no such|unknown|could not find).*\bimage", ImageNotFound),
     )
