@@ -34,7 +34,14 @@ from precip_async.errors import (
     TransferError,
 )
 from precip_async.experiment import Experiment
-from precip_async.experiments import HostsExperiment, LocalExperiment
+from precip_async.experiments import (
+    EC2Experiment,
+    EucalyptusExperiment,
+    HostsExperiment,
+    LocalExperiment,
+    NimbusExperiment,
+    OpenStackExperiment,
+)
 from precip_async.fleet import BootDiagnosis, Instance
 from precip_async.limits import Limits
 from precip_async.results import CommandResult, RunResults
@@ -52,7 +59,9 @@ __all__ = [
     "ConnectError",
     "ConnectTimeout",
     "ConnectionLost",
+    "EC2Experiment",
     "EndpointUnreachable",
+    "EucalyptusExperiment",
     "Experiment",
     "ExperimentClosed",
     "ExperimentException",
@@ -68,7 +77,9 @@ __all__ = [
     "Limits",
     "LocalExperiment",
     "NameInUse",
+    "NimbusExperiment",
     "NotAuthorized",
+    "OpenStackExperiment",
     "QuotaExceeded",
     "RemoteError",
     "RunResults",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 from precip_async.clouds.hosts import Hosts, HostsCloud
 from precip_async.experiment import Experiment
@@ -11,11 +11,164 @@ from precip_async.life import Life
 from precip_async.settings import Settings, Shared
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from precip_async.clouds.dialects import Dialect
+    from precip_async.clouds.ec2 import EC2Cloud
     from precip_async.clouds.local.cloud import Isolation, LocalCloud
     from precip_async.clouds.local.faults import Faults
     from precip_async.home.directory import Home
 
-__all__ = ["HostsExperiment", "LocalExperiment"]
+__all__ = [
+    "EC2Experiment",
+    "EucalyptusExperiment",
+    "HostsExperiment",
+    "LocalExperiment",
+    "NimbusExperiment",
+    "OpenStackExperiment",
+]
+
+
+class EC2Experiment(Experiment):
+    """Instances of Amazon EC2.
+
+    Without keys the standard AWS chain is asked: environment, configuration, SSO, instance role.
+
+    Args:
+        region: A region, or a zone such as ``us-west-2c``: requests are signed for its region, and
+            instances are placed in it.
+        endpoint: Where the API is; ``None``: where Amazon has it.
+        access_key: Who asks.
+        secret_key: Goes with `access_key`.
+        session_token: Goes with temporary keys.
+        profile: A profile of the AWS configuration to find keys in.
+        shared: See `precip_async.settings.Settings`.
+
+    Raises:
+        InvalidArgument: These can't be, or do not go together.
+    """
+
+    def __init__(
+        self,
+        region: str,
+        endpoint: str | None = None,
+        access_key: str | None = None,
+        secret_key: str | None = None,
+        *,
+        session_token: str | None = None,
+        profile: str | None = None,
+        **shared: Unpack[Shared],
+    ) -> None:
+        from precip_async.clouds.dialects import AMAZON
+        from precip_async.clouds.ec2 import EC2Cloud
+        from precip_async.clouds.ec2_endpoint import parse_endpoint, parse_region
+
+        name, zone = parse_region(region)
+        cloud = EC2Cloud(
+            dialect=AMAZON,
+            endpoint=None if endpoint is None else parse_endpoint(endpoint, AMAZON),
+            region=name,
+            zone=zone,
+            access_key=access_key,
+            secret_key=secret_key,
+            session_token=session_token,
+            profile=profile,
+            **_of_settings(Settings(**shared)),
+        )
+        super().__init__(cloud, **shared)
+
+
+class OpenStackExperiment(Experiment):
+    """Instances of an OpenStack, by its EC2-compatible API: nova's of 2012 to 2015, or ec2-api.
+
+    Args:
+        endpoint: ``http://host:8773/services/Cloud``, or a host with or without a port.
+        access_key: Who asks.
+        secret_key: Goes with `access_key`.
+        shared: See `precip_async.settings.Settings`.
+
+    Raises:
+        InvalidArgument: These can't be.
+    """
+
+    def __init__(
+        self, endpoint: str, access_key: str, secret_key: str, **shared: Unpack[Shared]
+    ) -> None:
+        from precip_async.clouds.dialects import OPENSTACK
+
+        cloud = _private_cloud(OPENSTACK, endpoint, access_key, secret_key, Settings(**shared))
+        super().__init__(cloud, **shared)
+
+
+class EucalyptusExperiment(Experiment):
+    """Instances of a Eucalyptus, from 3.2 on.
+
+    Args:
+        endpoint: ``http://host:8773/services/Eucalyptus``, or a host with or without a port.
+        access_key: Who asks.
+        secret_key: Goes with `access_key`.
+        shared: See `precip_async.settings.Settings`.
+
+    Raises:
+        InvalidArgument: These can't be.
+    """
+
+    def __init__(
+        self, endpoint: str, access_key: str, secret_key: str, **shared: Unpack[Shared]
+    ) -> None:
+        from precip_async.clouds.dialects import EUCALYPTUS
+
+        cloud = _private_cloud(EUCALYPTUS, endpoint, access_key, secret_key, Settings(**shared))
+        super().__init__(cloud, **shared)
+
+
+class NimbusExperiment(Experiment):
+    """Instances of a Nimbus.
+
+    Args:
+        endpoint: ``https://host:8444``, or a host with or without a port.
+        access_key: Who asks.
+        secret_key: Goes with `access_key`.
+        shared: See `precip_async.settings.Settings`.
+
+    Raises:
+        InvalidArgument: These can't be.
+    """
+
+    def __init__(
+        self, endpoint: str, access_key: str, secret_key: str, **shared: Unpack[Shared]
+    ) -> None:
+        from precip_async.clouds.dialects import NIMBUS
+
+        cloud = _private_cloud((NIMBUS,), endpoint, access_key, secret_key, Settings(**shared))
+        super().__init__(cloud, **shared)
+
+
+def _private_cloud(
+    dialects: Sequence[Dialect], endpoint: str, access_key: str, secret_key: str, settings: Settings
+) -> EC2Cloud:
+    from precip_async.clouds.ec2 import EC2Cloud
+    from precip_async.clouds.ec2_endpoint import parse_endpoint
+
+    return EC2Cloud(
+        dialect=dialects,
+        endpoint=parse_endpoint(endpoint, *dialects),
+        access_key=access_key,
+        secret_key=secret_key,
+        **_of_settings(settings),
+    )
+
+
+def _of_settings(settings: Settings) -> dict[str, Any]:
+    """What a cloud that speaks EC2 has to know of the shared keywords."""
+    verify = settings.verify
+    return {
+        "verify": verify if isinstance(verify, bool) else Path(verify),
+        "ssh_cidr": settings.ssh_cidr,
+        "ssh_port": settings.ssh_port,
+        "public": settings.address == "public",
+        "root_login": settings.login_user in (None, "root"),
+    }
 
 
 class LocalExperiment(Experiment):

@@ -10,7 +10,7 @@ import anyio.to_thread
 from precip_async.clouds.hosts import parse_host
 from precip_async.errors import HostKeyMismatch, InvalidArgument
 from precip_async.home.hostkeys import HostKeys, read_known_hosts
-from precip_async.home.keys import ed25519_key
+from precip_async.home.keys import ed25519_key, rsa_key
 from precip_async.settings import checked_user
 from precip_async.ssh.pool import Pool
 from precip_async.ssh.transport import Target
@@ -64,7 +64,7 @@ class Reach:
         settings = self._settings
         if given := settings.path("known_hosts"):
             self._given = read_known_hosts(given)
-        own = ed25519_key(home)
+        own = rsa_key(home) if self._traits.key_type == "rsa" else ed25519_key(home)
         key = settings.path("ssh_key")
         public = load_key(key, settings.key_passphrase) if key else None
         bastion = self._bastion()

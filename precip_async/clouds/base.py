@@ -34,6 +34,7 @@ class Traits:
             An id means the same machine only at the same endpoint.
         pins_hosts: Whether machines live on beyond the experiment, so that their host keys are
             remembered by address rather than by instance id.
+        key_type: Of which type the key is to be that it is given; known before `prepare`.
         poll_interval: Seconds between two describe rounds at most, where asking costs nothing;
             ``None``: as the limits say.
     """
@@ -46,6 +47,7 @@ class Traits:
     isolation_reason: str = ""
     endpoint: str = ""
     pins_hosts: bool = False
+    key_type: Literal["ed25519", "rsa"] = "ed25519"
     poll_interval: float | None = None
 
 

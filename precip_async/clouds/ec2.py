@@ -112,7 +112,11 @@ class EC2Cloud:
         url = self._endpoint.url if self._endpoint else ""
         if self._client is not None:
             url = self._client.url
-        return Traits(name=self._dialects[0].title, endpoint=f"{url} {self._region}".strip())
+        return Traits(
+            name=self._dialects[0].title,
+            endpoint=f"{url} {self._region}".strip(),
+            key_type=self.key_type,
+        )
 
     @property
     def key_type(self) -> KeyType:

@@ -45,7 +45,14 @@ from precip_async.fleet import BootDiagnosis, Instance
 from precip_async.limits import Limits
 from precip_async.results import CommandResult, RunResults
 from precip_async.sync.experiment import Experiment
-from precip_async.sync.experiments import HostsExperiment, LocalExperiment
+from precip_async.sync.experiments import (
+    EC2Experiment,
+    EucalyptusExperiment,
+    HostsExperiment,
+    LocalExperiment,
+    NimbusExperiment,
+    OpenStackExperiment,
+)
 
 __all__ = [
     "AuthenticationFailed",
@@ -60,7 +67,9 @@ __all__ = [
     "ConnectError",
     "ConnectTimeout",
     "ConnectionLost",
+    "EC2Experiment",
     "EndpointUnreachable",
+    "EucalyptusExperiment",
     "Experiment",
     "ExperimentClosed",
     "ExperimentException",
@@ -76,7 +85,9 @@ __all__ = [
     "Limits",
     "LocalExperiment",
     "NameInUse",
+    "NimbusExperiment",
     "NotAuthorized",
+    "OpenStackExperiment",
     "QuotaExceeded",
     "RemoteError",
     "RunResults",

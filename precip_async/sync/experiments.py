@@ -13,7 +13,133 @@ if TYPE_CHECKING:
     from precip_async.clouds.local.faults import Faults
     from precip_async.settings import Shared
 
-__all__ = ["HostsExperiment", "LocalExperiment"]
+__all__ = [
+    "EC2Experiment",
+    "EucalyptusExperiment",
+    "HostsExperiment",
+    "LocalExperiment",
+    "NimbusExperiment",
+    "OpenStackExperiment",
+]
+
+
+class EC2Experiment(Experiment):
+    """The blocking twin of `precip_async.EC2Experiment`: instances of Amazon EC2.
+
+    Args:
+        region: A region or a zone.
+        endpoint: Where the API is; ``None``: where Amazon has it.
+        access_key: Who asks; ``None``: whoever the standard AWS chain finds.
+        secret_key: Goes with `access_key`.
+        session_token: Goes with temporary keys.
+        profile: A profile of the AWS configuration to find keys in.
+        quiet: Write nothing to stderr.
+        shared: See `precip_async.settings.Settings`.
+    """
+
+    def __init__(
+        self,
+        region: str,
+        endpoint: str | None = None,
+        access_key: str | None = None,
+        secret_key: str | None = None,
+        *,
+        session_token: str | None = None,
+        profile: str | None = None,
+        quiet: bool = False,
+        **shared: Unpack[Shared],
+    ) -> None:
+        console = watching(shared, quiet=quiet)
+        self._open(
+            asynchronous.EC2Experiment(
+                region,
+                endpoint,
+                access_key,
+                secret_key,
+                session_token=session_token,
+                profile=profile,
+                **shared,
+            ),
+            console,
+        )
+
+
+class OpenStackExperiment(Experiment):
+    """The blocking twin of `precip_async.OpenStackExperiment`: instances of an OpenStack.
+
+    Args:
+        endpoint: Where its EC2-compatible API is.
+        access_key: Who asks.
+        secret_key: Goes with `access_key`.
+        quiet: Write nothing to stderr.
+        shared: See `precip_async.settings.Settings`.
+    """
+
+    def __init__(
+        self,
+        endpoint: str,
+        access_key: str,
+        secret_key: str,
+        *,
+        quiet: bool = False,
+        **shared: Unpack[Shared],
+    ) -> None:
+        console = watching(shared, quiet=quiet)
+        self._open(
+            asynchronous.OpenStackExperiment(endpoint, access_key, secret_key, **shared), console
+        )
+
+
+class EucalyptusExperiment(Experiment):
+    """The blocking twin of `precip_async.EucalyptusExperiment`: instances of a Eucalyptus.
+
+    Args:
+        endpoint: Where its EC2-compatible API is.
+        access_key: Who asks.
+        secret_key: Goes with `access_key`.
+        quiet: Write nothing to stderr.
+        shared: See `precip_async.settings.Settings`.
+    """
+
+    def __init__(
+        self,
+        endpoint: str,
+        access_key: str,
+        secret_key: str,
+        *,
+        quiet: bool = False,
+        **shared: Unpack[Shared],
+    ) -> None:
+        console = watching(shared, quiet=quiet)
+        self._open(
+            asynchronous.EucalyptusExperiment(endpoint, access_key, secret_key, **shared), console
+        )
+
+
+class NimbusExperiment(Experiment):
+    """The blocking twin of `precip_async.NimbusExperiment`: instances of a Nimbus.
+
+    Args:
+        endpoint: Where its EC2-compatible API is.
+        access_key: Who asks.
+        secret_key: Goes with `access_key`.
+        quiet: Write nothing to stderr.
+        shared: See `precip_async.settings.Settings`.
+    """
+
+    def __init__(
+        self,
+        endpoint: str,
+        access_key: str,
+        secret_key: str,
+        *,
+        quiet: bool = False,
+        **shared: Unpack[Shared],
+    ) -> None:
+        console = watching(shared, quiet=quiet)
+        self._open(
+            asynchronous.NimbusExperiment(endpoint, access_key, secret_key, **shared), console
+        )
 
 
 class LocalExperiment(Experiment):
