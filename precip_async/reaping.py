@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -36,7 +37,7 @@ class Leftover:
     Attributes:
         instance_id: The cloud's id.
         experiment: The name of the experiment that started it.
-        cloud: The cloud's name.
+        cloud: The cloud's name; where it was spoken to, for one that is elsewhere.
         instance_type: What it was launched as; empty where only its keeper is known.
         launched_at: When, an aware UTC time; ``None`` where only its keeper is known.
         holder: The living process that answers for it; empty: nobody does.
@@ -114,7 +115,7 @@ async def _of_one(
         except NameInUse as error:
             holder = error.holder
         known = {row.instance_id: row for row in rows}
-        here = {one for one, row in known.items() if row.cloud == LOCAL}
+        here = {one for one, row in known.items() if _is_here(row)}
         if not holder:  # its warden has died, and its machines with it
             await in_thread(journal.ended, here - set(machines))
             here &= set(machines)
@@ -122,13 +123,13 @@ async def _of_one(
         if ended:
             await end_left_behind(await in_thread(home.runtime, "local"), name)
             await in_thread(journal.ended, here)
-        elsewhere = [one for one, row in known.items() if one and row.cloud != LOCAL]
+        elsewhere = [one for one, row in known.items() if one and not _is_here(row)]
         unknown = [one for one in machines if not holder and one not in known and not here]
         return [
             Leftover(
                 instance_id=one,
                 experiment=name,
-                cloud=known[one].cloud if one in known else LOCAL,
+                cloud=_cloud_of(known[one]) if one in known else LOCAL,
                 instance_type=known[one].instance_type if one in known else "",
                 launched_at=known[one].asked_at if one in known else None,
                 holder=holder,
@@ -136,6 +137,14 @@ async def _of_one(
             )
             for one in (*sorted(here), *elsewhere, *unknown)
         ]
+
+
+def _is_here(row: Row) -> bool:
+    return row.cloud == LOCAL and row.endpoint == socket.gethostname()
+
+
+def _cloud_of(row: Row) -> str:
+    return row.cloud if _is_here(row) else f"{row.cloud} ({row.endpoint})"
 
 
 async def _released(hold: Hold) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import subprocess
 import sys
 from typing import TYPE_CHECKING
@@ -82,6 +83,24 @@ async def test_a_lost_journal_hides_nothing_on_this_machine(tmp_path: Path) -> N
     ended = await reap(home=tmp_path / "home", end=True)
 
     assert [(one.instance_id, one.age, one.ended) for one in ended] == [(ids[0], None, True)]
+
+
+async def test_another_computers_instances_are_left_to_it(tmp_path: Path) -> None:
+    """In a home that computers share, each ends its own; the others' are listed."""
+    ids = await kept(tmp_path / "home", count=1)
+    with sqlite3.connect(tmp_path / "home" / "journal.sqlite") as journal:
+        journal.execute("UPDATE launches SET endpoint = 'elsewhere'")
+    journal.close()
+
+    found = await reap(home=tmp_path / "home", end=True)
+    again = await reap(home=tmp_path / "home")
+
+    assert [(one.instance_id, one.cloud, one.ended) for one in again] == [
+        (ids[0], "local (elsewhere)", False)
+    ]
+    assert (ids[0], "local (elsewhere)", False) in [
+        (one.instance_id, one.cloud, one.ended) for one in found
+    ]
 
 
 def test_the_command_says_that_nothing_is_left(

@@ -95,6 +95,7 @@ class LocalCloud:
         """What kind of cloud this is; ``isolation`` is known once `prepare` has returned."""
         return Traits(
             name="local",
+            endpoint=socket.gethostname(),  # homes are often shared by several computers
             default_image="local",
             isolation=self._isolation,
             isolation_reason=self.isolation_reason,
