@@ -84,7 +84,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--isolation", choices=get_args(Isolation), default="auto")
     parser.add_argument("--fleet", action="store_true", help="thousands of machines, less apart")
     parser.add_argument("--tls", action="store_true", help="https")
-    parser.add_argument("--region", default="lab-east-1")
+    parser.add_argument("--region", default="us-west-2")
     parser.add_argument("--scenario", default="", help="such as 'boot=2..20 throttled=0.5'")
     return parser
 

@@ -64,6 +64,7 @@ class Dialect:
             with it is refused), ``"honoured"`` (idempotent), ``"ignored"``.
         token_ends: Whether a token is free again once its instances are terminated.
         pages: ``"full"``: by ``MaxResults``; ``"ignored"``: everything at once.
+        clamps: Whether a page of more than can be is one of as many as can be.
         filters: Which filters work: ``"all"``, ``"tags"`` (others are ignored), ``"none"``.
         tagged: What can be tagged: everything, or instances only.
         tag_value: Characters of a tag's value.
@@ -129,6 +130,7 @@ class Dialect:
     token: Literal["checked", "honoured", "ignored"] = "checked"  # noqa: S105 - no secret
     token_ends: bool = False
     pages: Literal["full", "ignored"] = "full"
+    clamps: bool = False
     filters: Literal["all", "tags", "none"] = "all"
     tagged: Literal["all", "instances"] = "all"
     tag_value: int = 256  # §6 "tags"
@@ -251,6 +253,7 @@ _ROWS: Final = (
         deleting_state="running",  # §3 "States": "may still say running"
         token="honoured",  # noqa: S106 - no secret; §3 "RunInstances": "no mismatch check"
         token_ends=True,  # "the first existing reservation"
+        clamps=True,  # §3 "Describe": ">1000 clamped"
         tag_value=255,  # §3 "Tags"
         launch_groups="names",  # §3 "Groups": "classic mode"
         protocols=r"tcp|udp|icmp|-1|[0-9]{1,3}",

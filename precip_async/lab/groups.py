@@ -85,7 +85,7 @@ async def describe_groups(account: Account, p: Parameters) -> dict[str, Any]:
     )
     after = None
     if account.dialect.pages == "full":
-        groups, after = page(groups, p, lambda group: group.id)
+        groups, after = page(groups, p, lambda group: group.id, clamps=account.dialect.clamps)
     return {"securityGroupInfo": [_shown(account, one) for one in groups], "nextToken": after}
 
 

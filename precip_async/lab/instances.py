@@ -36,7 +36,7 @@ async def describe_instances(account: Account, p: Parameters) -> dict[str, Any]:
     )
     after = None
     if account.dialect.pages == "full":
-        some, after = page(some, p, lambda one: one.id)
+        some, after = page(some, p, lambda one: one.id, clamps=account.dialect.clamps)
     return {"reservationSet": reservations_of(account, some), "nextToken": after}
 
 

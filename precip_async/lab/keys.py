@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import secrets
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Final
@@ -135,7 +136,9 @@ def make_certificate(directory: Path, host: str) -> tuple[Path, Path]:
         .add_extension(identifier, critical=False)
         .sign(key, hashes.SHA256())
     )
-    public, private = directory / "lab.pem", directory / "lab.key"
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    own = f"lab-{secrets.token_hex(4)}"
+    public, private = directory / f"{own}.pem", directory / f"{own}.key"
     public.write_bytes(certificate.public_bytes(Encoding.PEM))
     private.touch(mode=0o600)
     private.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))

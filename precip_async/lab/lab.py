@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import ssl
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Self
 
@@ -22,7 +22,7 @@ from precip_async.lab.scenario import Scenario
 from precip_async.lab.service import LabCall, Service
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import AsyncIterator, Mapping, Sequence
     from pathlib import Path
     from types import TracebackType
 
@@ -114,7 +114,7 @@ class Lab:
         fleet: bool = False,
         scenario: Scenario | None = None,
         tls: bool = False,
-        region: str = "lab-east-1",
+        region: str = "us-west-2",
         credentials: Mapping[str, str] | None = None,
         session_token: str = "",
     ) -> None:
@@ -147,10 +147,10 @@ class Lab:
             self._account = Account(self._dialect, self._scenario, machines, region=self.region)
             undo.push_async_callback(self._release)
             self._service = Service(self._account, self._doors)
-            tls = await self._certified() if self._tls else None
+            tls = await undo.enter_async_context(self._certified()) if self._tls else None
             port = await undo.enter_async_context(serving(self._service.answer, tls=tls))
-            path = self._dialect.paths[0]
-            self.endpoint = f"http{'s' if tls else ''}://{HOST}:{port}{path.rstrip('/')}"
+            scheme = "https" if tls else "http"
+            self.endpoint = f"{scheme}://{HOST}:{port}{self._dialect.paths[0]}"
             self._opened = anyio.current_time()
             self._stack = undo.pop_all()
         return self
@@ -233,13 +233,19 @@ class Lab:
             for address in self._account.addresses.values():
                 await address.forwarder.aclose()
 
-    async def _certified(self) -> ssl.SSLContext:
+    @asynccontextmanager
+    async def _certified(self) -> AsyncIterator[ssl.SSLContext]:
         host = FOREIGN if self._scenario.wrong_host else HOST
         made = await anyio.to_thread.run_sync(make_certificate, self._directory, host)
-        self.ca_file = made[0]
-        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        await anyio.to_thread.run_sync(context.load_cert_chain, *made)
-        return context
+        try:
+            self.ca_file = made[0]
+            context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+            await anyio.to_thread.run_sync(context.load_cert_chain, *made)
+            yield context
+        finally:
+            for path in made:
+                with anyio.move_on_after(CLOSE_GRACE, shield=True):
+                    await anyio.Path(path).unlink()
 
 
 async def _end(machines: Machines) -> None:

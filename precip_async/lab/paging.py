@@ -60,9 +60,19 @@ def filtered(
 
 
 def page(
-    things: Sequence[Thing], p: Parameters, identity: Callable[[Thing], str]
+    things: Sequence[Thing],
+    p: Parameters,
+    identity: Callable[[Thing], str],
+    *,
+    clamps: bool = False,
 ) -> tuple[list[Thing], str | None]:
     """The page that the request asks for, of things in the order of their identities.
+
+    Args:
+        things: All of them, in that order.
+        p: The request's parameters.
+        identity: What a page is said to end with.
+        clamps: Whether a page of more than can be is one of as many as can be.
 
     Returns:
         The page, and the token of the next; ``None`` where there is none.
@@ -71,6 +81,8 @@ def page(
         Refusal: The size or the token can't be.
     """
     size = p.whole("MaxResults", 0)
+    if clamps:
+        size = min(size, MOST)
     after = _read_token(p.text("NextToken"))
     if "MaxResults" in p and not LEAST <= size <= MOST:
         raise Refusal(

@@ -71,7 +71,8 @@ class LabCall:
         at: Seconds since the lab was opened.
         status: The HTTP status that it was, or would have been, answered with; 0 while it is being
             worked on, or when the connection was reset before anything was done.
-        code: Amazon's word for why it was refused; empty where it wasn't.
+        code: Amazon's word for why it was refused, or one of those in `answers`; ``"failed"`` where
+            the lab itself did; empty where it was done.
         answered: Whether the client was sent the answer.
     """
 
@@ -110,6 +111,9 @@ class Service:
         except Refusal as refusal:
             call.code = refusal.code
             reply = refusal_reply(refusal, self._account.dialect, call.action, request_id)
+        except Exception:
+            call.status, call.code = 500, "failed"  # the lab itself: its server says how
+            raise
         call.status = 0 if reply.cut and not call.status else reply.status
         call.answered = not reply.cut
         return reply

@@ -444,7 +444,7 @@ async def test_who_is_not_known_is_not_let_in(tmp_path: Path) -> None:
             {"aws_secret_access_key": "guess"},
             {"aws_session_token": "other"},
             {"aws_session_token": None},
-            {"region_name": "lab-east-1a"},
+            {"region_name": "us-west-2a"},
         ):
             async with client_of(lab, **wrong) as stranger:
                 assert await code_of(stranger.describe_instances()) == "AuthFailure"

@@ -36,6 +36,11 @@ if TYPE_CHECKING:
 CUT = (ConnectionClosedError, EndpointConnectionError, HTTPClientError)
 
 
+def left_in(directory: Path) -> list[str]:
+    """What labs have left behind."""
+    return [path.name for path in directory.iterdir()]
+
+
 def trouble(**given: Any) -> Scenario:
     """A scenario of a cloud that knows at once what it has launched."""
     return Scenario(visible=0, **given)
@@ -115,6 +120,7 @@ async def test_a_certificate_for_another_host_is_one(tmp_path: Path) -> None:
                 await client.describe_instances()
         async with client_of(lab, verify=False) as client:
             assert await code_of(client.describe_instances()) == "accepted"
+    assert left_in(tmp_path) == []
     wrong = Scenario(wrong_host=True)
     async with Lab(directory=tmp_path, isolation="process", tls=True, scenario=wrong) as lab:
         context = ssl.create_default_context(cafile=lab.ca_file)

@@ -134,6 +134,7 @@ REFUSALS: dict[str, list[tuple[Call, str, int]]] = {
             500,
         ),
         (call("describe_instances", MaxResults=4), "InvalidParameterValue", 400),
+        (call("describe_instances", MaxResults=1001), "accepted", 200),
     ],
     "eucalyptus-3": [  # §4
         (STRAY_DESCRIBED, "accepted", 200),
