@@ -51,5 +51,5 @@ $(READY): pyproject.toml
 	@echo 'Making .venv ...'
 	@$(PYTHON) -m venv .venv || { \
 	    echo 'No .venv could be made (on Debian and Ubuntu: apt-get install python3-venv).'; exit 1; }
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test,lint]'
+	@$(BIN)/python -m pip install --quiet --use-pep517 --disable-pip-version-check --editable '.[test,lint]'
 	@touch $@
