@@ -171,8 +171,8 @@ class Instance:
 
     @property
     def alive(self) -> bool:
-        """Whether it is, or may become, anything."""
-        return self.ended is None and not self.failed
+        """Whether it is, or may become, anything, and nobody has asked for its end."""
+        return self.ended is None and not self.failed and not self.ending
 
     def state(self, dialect: Dialect) -> str:
         """What a cloud says it is."""

@@ -43,7 +43,9 @@ class LabInstance:
         id: The cloud's id for it.
         ordinal: Which of all that were launched, from 0.
         state: What the cloud says it is.
-        alive: Whether it is, or may become, anything: it would cost money.
+        alive: Whether it would be found on a bill, or counts against a quota: it is, or may become,
+            anything, or failed in a way that has to be cleared up, and nobody has asked for its
+            end.
         machine_id: The local machine's id.
         address: Where the machine is; empty while it is nowhere.
         host_keys: Its SSH host keys, OpenSSH lines.
@@ -197,11 +199,12 @@ class Lab:
         )
 
     def _seen(self, one: Instance) -> LabInstance:
+        state = one.state(self._dialect)
         return LabInstance(
             id=one.id,
             ordinal=one.ordinal,
-            state=one.state(self._dialect),
-            alive=one.ended is None and not one.failed,
+            state=state,
+            alive=one.alive or (state == "error" and not one.gone),
             machine_id=one.machine_id,
             address=one.address,
             host_keys=one.machine.host_keys if one.machine else (),

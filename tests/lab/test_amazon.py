@@ -208,7 +208,7 @@ async def test_ending_is_all_or_none(tmp_path: Path) -> None:
         reply = await client.terminate_instances(InstanceIds=ids)
         current = {one["CurrentState"]["Name"] for one in reply["TerminatingInstances"]}
         assert current <= {"shutting-down", "terminated"}
-        await until_lab(lab, lambda seen: not any(one.alive for one in seen))
+        await until_lab(lab, lambda seen: all(one.ended is not None for one in seen))
         await client.terminate_instances(InstanceIds=ids)
         assert set((await states(client, *ids)).values()) == {"terminated"}
 
@@ -236,7 +236,10 @@ async def test_quota_and_capacity_grant_what_is_left(tmp_path: Path) -> None:
         assert await code_of(launch(client, 10)) == "InstanceLimitExceeded"
         assert len(await launch(client, 10, MinCount=1)) == 7
         assert await code_of(launch(client, 1)) == "InstanceLimitExceeded"
-        assert len(await lab.instances()) == 7
+        seen = await lab.instances()
+        assert len(seen) == 7
+        await client.terminate_instances(InstanceIds=[seen[0].id])
+        assert len(await launch(client, 1)) == 1
     scenario = Scenario(visible=0, never_boots=True, capacity=3)
     async with lab_and_client(tmp_path, scenario) as (lab, client):
         assert await code_of(launch(client, 4)) == "InsufficientInstanceCapacity"

@@ -66,7 +66,7 @@ async def test_an_instance_lives_from_launch_to_end(column: Column, tmp_path: Pa
             assert await run_on(lab, instance_id, address, "echo $HOME") == "/root"
 
         await client.terminate_instances(InstanceIds=ids)
-        await until_lab(lab, lambda seen: not any(one.alive for one in seen))
+        await until_lab(lab, lambda seen: all(one.ended is not None for one in seen))
         assert await left_of(client, ids) == column.dead
         for address in addresses:
             await client.release_address(PublicIp=address)

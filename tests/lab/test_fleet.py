@@ -32,7 +32,7 @@ async def test_a_fleet_is_many_machines_with_addresses_of_their_own(tmp_path: Pa
         homes = {await (await box_of(lab, one)).run("echo $HOME") for one in ids[::100]}
         assert len(homes) == 3
         await client.terminate_instances(InstanceIds=ids)
-        await until_lab(lab, lambda seen: not any(one.alive for one in seen))
+        await until_lab(lab, lambda seen: all(one.ended is not None for one in seen))
     assert left_in(tmp_path) == []
 
 

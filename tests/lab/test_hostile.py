@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import anyio
 import pytest
@@ -13,7 +14,14 @@ from tests.lab.clients import lab_and_client, post
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from precip_async.lab.lab import Lab
+
 FORM = "application/x-www-form-urlencoded"
+
+
+def port_of(lab: Lab) -> int:
+    """Where a lab's server listens."""
+    return urlsplit(lab.endpoint).port or 0
 
 
 @pytest.mark.parametrize(
@@ -51,9 +59,7 @@ async def test_rubbish_is_refused(
 async def test_what_is_reflected_is_escaped(tmp_path: Path) -> None:
     """Text from a request comes back as text, never as elements."""
     async with lab_and_client(tmp_path) as (lab, _):
-        url = lab.endpoint.removeprefix("http://")
-        host, port = url.split(":")
-        async with await anyio.connect_tcp(host, int(port)) as line:
+        async with await anyio.connect_tcp("127.0.0.1", port_of(lab)) as line:
             await line.send(
                 b"GET /%3Cscript%3E<b>&?a=b HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
             )
@@ -78,8 +84,7 @@ async def test_what_is_reflected_is_escaped(tmp_path: Path) -> None:
 async def test_broken_http_harms_nobody(tmp_path: Path, sent: bytes) -> None:
     """A connection that is none is dropped; others are served."""
     async with lab_and_client(tmp_path) as (lab, client):
-        port = int(lab.endpoint.rpartition(":")[2])
-        with socket.create_connection(("127.0.0.1", port)) as line:
+        with socket.create_connection(("127.0.0.1", port_of(lab))) as line:
             line.sendall(sent)
 
         assert (await client.describe_instances())["Reservations"] == []
@@ -88,7 +93,6 @@ async def test_broken_http_harms_nobody(tmp_path: Path, sent: bytes) -> None:
 async def test_the_lab_ends_with_requests_in_flight(tmp_path: Path) -> None:
     """A client that never finishes its request does not keep the lab open."""
     async with lab_and_client(tmp_path) as (lab, _):
-        port = int(lab.endpoint.rpartition(":")[2])
-        line = await anyio.connect_tcp("127.0.0.1", port)
+        line = await anyio.connect_tcp("127.0.0.1", port_of(lab))
         await line.send(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nshort")
     await line.aclose()

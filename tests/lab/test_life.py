@@ -36,7 +36,7 @@ async def test_instances_are_launched_logged_in_to_and_ended(
         assert set((await states(client, *ids)).values()) == {"running"}
 
         await client.terminate_instances(InstanceIds=ids)
-        await until_lab(lab, lambda seen: not any(one.alive for one in seen))
+        await until_lab(lab, lambda seen: all(one.ended is not None for one in seen))
         assert set((await states(client, *ids)).values()) == {"terminated"}
     assert left_in(tmp_path) == []
 

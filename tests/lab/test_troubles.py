@@ -90,7 +90,7 @@ async def test_any_reply_can_be_lost(tmp_path: Path) -> None:
         with pytest.raises(CUT):
             await client.terminate_instances(InstanceIds=[one])
 
-        await until_lab(lab, lambda seen: not any(one.alive for one in seen))
+        await until_lab(lab, lambda seen: all(one.ended is not None for one in seen))
 
 
 async def test_a_reply_can_be_slow(tmp_path: Path) -> None:
@@ -156,7 +156,7 @@ async def test_a_boot_can_fail_in_every_way(tmp_path: Path) -> None:
         group = await opened(client)
         ids = await launch(client, 6, KeyName="mine", SecurityGroupIds=[group], UserData=OPEN_ROOT)
         late, refusing, silent, good = [await box_of(lab, one) for one in ids[2:]]
-        await until_lab(lab, lambda seen: not seen[1].alive)
+        await until_lab(lab, lambda seen: seen[1].ended is not None)
 
         assert (await states(client, *ids)) == dict(
             zip(ids, ["pending", "terminated", *["running"] * 4], strict=True)

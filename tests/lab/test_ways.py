@@ -300,7 +300,7 @@ async def test_tokens_after_the_end(name: str, freed: bool, tmp_path: Path) -> N
         first = await run(ClientToken="7d0e-once")(client, launch)
         one = first["Instances"][0]["InstanceId"]
         await client.terminate_instances(InstanceIds=[one])
-        await until_lab(lab, lambda seen: not seen[0].alive)
+        await until_lab(lab, lambda seen: seen[0].ended is not None)
         again = await run(ClientToken="7d0e-once")(client, launch)
 
         assert (again["Instances"][0]["InstanceId"] != one) == freed
@@ -415,7 +415,7 @@ async def test_eucalyptus_shows_nowhere_while_pending(tmp_path: Path) -> None:
         shown = (await client.describe_instances())["Reservations"][0]["Instances"][0]
         assert shown["PublicDnsName"].startswith("euca-127-")
         await client.terminate_instances(InstanceIds=[one["InstanceId"]])
-        await until_lab(lab, lambda seen: not seen[0].alive)
+        await until_lab(lab, lambda seen: seen[0].ended is not None)
         dead = (await client.describe_instances())["Reservations"][0]["Instances"][0]
         assert dead["PublicIpAddress"] == dead["PublicDnsName"] == ""
         await client.terminate_instances(InstanceIds=[one["InstanceId"]])
@@ -430,7 +430,7 @@ async def test_nova_still_says_running_while_it_ends(tmp_path: Path) -> None:
         reply = await client.terminate_instances(InstanceIds=[one])
 
         assert reply["TerminatingInstances"][0]["CurrentState"]["Name"] in ("running", "terminated")
-        await until_lab(lab, lambda seen: not seen[0].alive)
+        await until_lab(lab, lambda seen: seen[0].ended is not None)
         assert await code_of(client.describe_instances(InstanceIds=[one])) == (
             "InvalidInstanceID.NotFound"
         )
@@ -444,7 +444,7 @@ async def test_essex_ends_those_before_a_bad_one(tmp_path: Path) -> None:
         ended = client.terminate_instances(InstanceIds=[first, STRAY, second])
 
         assert await code_of(ended) == "InstanceNotFound"
-        seen = await until_lab(lab, lambda seen: not seen[0].alive)
+        seen = await until_lab(lab, lambda seen: seen[0].ended is not None)
         assert [one.alive for one in seen] == [False, True]
 
 
@@ -459,11 +459,13 @@ async def test_a_boot_that_fails_shows_as_it_does_there(
     scenario = Scenario(dies_booting=True, dies_after=0.0)
     async with opened_in(column_of(name), tmp_path, scenario) as (lab, client, launch):
         one = (await run()(client, launch))["Instances"][0]["InstanceId"]
-        await until_lab(lab, lambda seen: not seen[0].alive)
+        await until_lab(lab, lambda seen: seen[0].ended is not None)
 
         assert await states(client, one) == {one: state}
+        assert [seen.alive for seen in await lab.instances()] == [state == "error"]
         await client.terminate_instances(InstanceIds=[one])
         assert await states(client) == {}
+        assert [seen.alive for seen in await lab.instances()] == [False]
 
 
 @pytest.mark.parametrize(
@@ -506,7 +508,7 @@ async def test_a_full_nova_launches_and_fails(tmp_path: Path) -> None:
     scenario = Scenario(capacity=1, dies_after=0.0)
     async with opened_in(column_of("nova-havana"), tmp_path, scenario) as (lab, client, launch):
         await run(MinCount=2, MaxCount=2)(client, launch)
-        await until_lab(lab, lambda seen: seen[0].ran and not seen[1].alive)
+        await until_lab(lab, lambda seen: seen[0].ran and seen[1].ended is not None)
 
         assert sorted((await states(client)).values()) == ["error", "running"]
 
