@@ -8,12 +8,14 @@ has found a new owner. Neither is touched.
 from __future__ import annotations
 
 import time
+import warnings
 from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 
 from precip_async.clouds.ec2_calls import BRIEF, PATIENT
 from precip_async.clouds.ec2_documents import addresses_of, truth_of
+from precip_async.clouds.ec2_errors import ReplyLost, ServerTrouble, is_worth_repeating
 from precip_async.errors import CloudError
 
 if TYPE_CHECKING:
@@ -44,6 +46,8 @@ class Addresses:
         self._calls = calls
         self._ours: dict[str, Address] = {}  # by address: those that we allocated
         self._held: dict[str, str] = {}  # by address: the instance that we gave it to
+        self._known: set[str] = set()  # addresses that were there before the first of ours
+        self._unsure = 0  # allocations whose answer was lost
         self._not_before = float("-inf")  # when allocating may be tried again
         self.trouble: dict[str, str] = {}  # by instance: why it has none
 
@@ -60,6 +64,8 @@ class Addresses:
         if not wanting:
             return {}
         known = await self._describe()
+        if not self._ours and not self._unsure:
+            self._known = {address.ip for address in known}
         free = {address.ip for address in known if not address.instance}
         for ip in free & {*self._held}:
             del self._held[ip]  # giving it was refused, or its answer was lost
@@ -79,7 +85,6 @@ class Addresses:
                 self._held[address.ip] = seen.id
                 await self._associate(address, seen)
             except CloudError as error:  # a later round tries again
-                self._not_before = time.monotonic() + PAUSE
                 self.trouble[seen.id] = f"it has no elastic address: {error.message}"
             else:
                 given[seen.id] = address.ip
@@ -94,10 +99,18 @@ class Addresses:
         # Not asked again when the answer is lost, and not left alone before it is there: each time
         # takes an address, for good.
         with anyio.move_on_after(ALLOCATION, shield=True):
-            found = await self._calls.ask(
-                "AllocateAddress", parameters, addresses_of, repeat=False, patience=BRIEF
-            )
+            self._unsure += 1
+            try:
+                found = await self._calls.ask(
+                    "AllocateAddress", parameters, addresses_of, repeat=False, patience=BRIEF
+                )
+            except CloudError as error:
+                self._unsure -= not isinstance(error, ReplyLost | ServerTrouble)
+                if not is_worth_repeating(error):
+                    self._not_before = time.monotonic() + PAUSE
+                raise
             if found:
+                self._unsure -= 1
                 self._ours[found[0].ip] = found[0]
                 return found[0]
         raise self._calls.tell.invalid("AllocateAddress", "there is no address in the answer")
@@ -126,6 +139,19 @@ class Addresses:
             CloudError: Some can't be released; the message names them.
         """
         await self._release([*self._ours])
+        if self._unsure:
+            # One that appeared since may be ours; or somebody else's, and then it is not ours to
+            # release.
+            new = [one for one in await self._describe() if one.ip not in self._known]
+            free = sorted(one.ip for one in new if not one.instance)
+            if free:
+                warnings.warn(
+                    f"{self._unsure} answer(s) to requests for an address were lost: of "
+                    f"{', '.join(free)} as many may be left of this experiment; release those that "
+                    "are nobody else's",
+                    UserWarning,
+                    stacklevel=2,
+                )
 
     async def _release(self, ips: list[str]) -> None:
         if not ips:

@@ -76,7 +76,7 @@ def refused(
         ("nova-2012", 400, "QuotaError", "", QuotaExceeded),
         ("nova-2012", 400, "TooManyInstances", "", QuotaExceeded),
         ("nova-2012", 400, "NoMoreFloatingIps", "", CapacityUnavailable),
-        ("nova-2012", 400, "UnknownError", "An unknown error has occurred.", CloudError),
+        ("nova-2012", 400, "UnknownError", "An unknown error has occurred.", ServerTrouble),
         ("nova-2014", 413, "ResourceLimitExceeded", "", QuotaExceeded),
         ("nova-2014", 404, "FlavorNotFoundByName", "", InvalidInstanceType),
         ("nova-2014", 404, "ImageNotFoundEC2", "", ImageNotFound),
@@ -88,6 +88,10 @@ def refused(
         ("ec2-api", 400, "InvalidParameterValue", "flavor m9 is unknown", InvalidInstanceType),
         # section 4
         ("eucalyptus-3", 403, "403 Forbidden", "", NotAuthorized),
+        (
+            *("eucalyptus-3", 406, "RunInstancesType"),
+            *("more than your limit of 2 for the specified instance type", QuotaExceeded),
+        ),
         ("eucalyptus-3", 406, "RunInstancesType", "Not enough resources", CapacityUnavailable),
         ("eucalyptus-3", 406, "RunInstancesType", "Failed to find image emi: no", CloudError),
         ("eucalyptus-3", 406, "RunInstancesType", "Unknown image: emi-1", ImageNotFound),
