@@ -413,8 +413,9 @@ async def test_nothing_is_copied_when_one_local_file_is_missing(
 
 async def test_a_timeout_of_a_script_is_not_its_copys(exp: LocalExperiment, tmp_path: Path) -> None:
     """The command has all of its time."""
-    local = script(tmp_path / "s", "sleep 0.3; echo done\n")
+    short = script(tmp_path / "short", "sleep 0.3; echo done\n")
+    long = script(tmp_path / "long", "sleep 60\n")
 
-    assert (await exp.copy_and_run([], local, timeout=1.5))[1] == ["done\n", "done\n"]
+    assert (await exp.copy_and_run([], short, timeout=20))[1] == ["done\n", "done\n"]
     with pytest.raises(CommandTimeout):
-        await exp.copy_and_run("first", local, timeout=0.1)
+        await exp.copy_and_run("first", long, timeout=1.5)
