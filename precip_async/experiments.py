@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Any, ClassVar, Unpack
 
 from precip_async.clouds.hosts import Hosts, HostsCloud
 from precip_async.experiment import Experiment
@@ -11,10 +11,6 @@ from precip_async.life import Life
 from precip_async.settings import Settings, Shared
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from precip_async.clouds.dialects import Dialect
-    from precip_async.clouds.ec2 import EC2Cloud
     from precip_async.clouds.local.cloud import Isolation, LocalCloud
     from precip_async.clouds.local.faults import Faults
     from precip_async.home.directory import Home
@@ -78,11 +74,11 @@ class EC2Experiment(Experiment):
         super().__init__(cloud, **shared)
 
 
-class OpenStackExperiment(Experiment):
-    """Instances of an OpenStack, by its EC2-compatible API: nova's of 2012 to 2015, or ec2-api.
+class _PrivateCloudExperiment(Experiment):
+    """Instances of a cloud that somebody runs, by its EC2-compatible API.
 
     Args:
-        endpoint: ``http://host:8773/services/Cloud``, or a host with or without a port.
+        endpoint: ``http://host:8773/services/Cloud``, or a host with or without port and path.
         access_key: Who asks.
         secret_key: Goes with `access_key`.
         shared: See `precip_async.settings.Settings`.
@@ -91,72 +87,43 @@ class OpenStackExperiment(Experiment):
         InvalidArgument: These can't be.
     """
 
-    def __init__(
-        self, endpoint: str, access_key: str, secret_key: str, **shared: Unpack[Shared]
-    ) -> None:
-        from precip_async.clouds.dialects import OPENSTACK
-
-        cloud = _private_cloud(OPENSTACK, endpoint, access_key, secret_key, Settings(**shared))
-        super().__init__(cloud, **shared)
-
-
-class EucalyptusExperiment(Experiment):
-    """Instances of a Eucalyptus, from 3.2 on.
-
-    Args:
-        endpoint: ``http://host:8773/services/Eucalyptus``, or a host with or without a port.
-        access_key: Who asks.
-        secret_key: Goes with `access_key`.
-        shared: See `precip_async.settings.Settings`.
-
-    Raises:
-        InvalidArgument: These can't be.
-    """
+    _dialects: ClassVar[str]  # what it may speak: a name in `clouds.dialects`
 
     def __init__(
         self, endpoint: str, access_key: str, secret_key: str, **shared: Unpack[Shared]
     ) -> None:
-        from precip_async.clouds.dialects import EUCALYPTUS
+        from precip_async.clouds import dialects
+        from precip_async.clouds.ec2 import EC2Cloud
+        from precip_async.clouds.ec2_endpoint import parse_endpoint
 
-        cloud = _private_cloud(EUCALYPTUS, endpoint, access_key, secret_key, Settings(**shared))
+        given = getattr(dialects, self._dialects)
+        candidates = (given,) if isinstance(given, dialects.Dialect) else given
+        cloud = EC2Cloud(
+            dialect=candidates,
+            endpoint=parse_endpoint(endpoint, *candidates),
+            access_key=access_key,
+            secret_key=secret_key,
+            **_of_settings(Settings(**shared)),
+        )
         super().__init__(cloud, **shared)
 
 
-class NimbusExperiment(Experiment):
-    """Instances of a Nimbus.
+class OpenStackExperiment(_PrivateCloudExperiment):
+    """Instances of an OpenStack: by nova's own API of 2012 to 2015, or by ec2-api."""
 
-    Args:
-        endpoint: ``https://host:8444``, or a host with or without a port.
-        access_key: Who asks.
-        secret_key: Goes with `access_key`.
-        shared: See `precip_async.settings.Settings`.
-
-    Raises:
-        InvalidArgument: These can't be.
-    """
-
-    def __init__(
-        self, endpoint: str, access_key: str, secret_key: str, **shared: Unpack[Shared]
-    ) -> None:
-        from precip_async.clouds.dialects import NIMBUS
-
-        cloud = _private_cloud((NIMBUS,), endpoint, access_key, secret_key, Settings(**shared))
-        super().__init__(cloud, **shared)
+    _dialects = "OPENSTACK"
 
 
-def _private_cloud(
-    dialects: Sequence[Dialect], endpoint: str, access_key: str, secret_key: str, settings: Settings
-) -> EC2Cloud:
-    from precip_async.clouds.ec2 import EC2Cloud
-    from precip_async.clouds.ec2_endpoint import parse_endpoint
+class EucalyptusExperiment(_PrivateCloudExperiment):
+    """Instances of a Eucalyptus, from 3.2 on."""
 
-    return EC2Cloud(
-        dialect=dialects,
-        endpoint=parse_endpoint(endpoint, *dialects),
-        access_key=access_key,
-        secret_key=secret_key,
-        **_of_settings(settings),
-    )
+    _dialects = "EUCALYPTUS"
+
+
+class NimbusExperiment(_PrivateCloudExperiment):
+    """Instances of a Nimbus, which speaks TLS only."""
+
+    _dialects = "NIMBUS"
 
 
 def _of_settings(settings: Settings) -> dict[str, Any]:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Unpack
+from typing import TYPE_CHECKING, ClassVar, Unpack
 
 from precip_async import experiments as asynchronous
 from precip_async.sync.experiment import Experiment, watching
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from precip_async.clouds.hosts import Hosts
     from precip_async.clouds.local.cloud import Isolation
     from precip_async.clouds.local.faults import Faults
+    from precip_async.experiment import Experiment as AsyncExperiment
     from precip_async.settings import Shared
 
 __all__ = [
@@ -64,16 +67,18 @@ class EC2Experiment(Experiment):
         )
 
 
-class OpenStackExperiment(Experiment):
-    """The blocking twin of `precip_async.OpenStackExperiment`: instances of an OpenStack.
+class _PrivateCloudExperiment(Experiment):
+    """Instances of a cloud that somebody runs, by its EC2-compatible API.
 
     Args:
-        endpoint: Where its EC2-compatible API is.
+        endpoint: Where that is.
         access_key: Who asks.
         secret_key: Goes with `access_key`.
         quiet: Write nothing to stderr.
         shared: See `precip_async.settings.Settings`.
     """
+
+    _twin: ClassVar[Callable[..., AsyncExperiment]]
 
     def __init__(
         self,
@@ -85,61 +90,25 @@ class OpenStackExperiment(Experiment):
         **shared: Unpack[Shared],
     ) -> None:
         console = watching(shared, quiet=quiet)
-        self._open(
-            asynchronous.OpenStackExperiment(endpoint, access_key, secret_key, **shared), console
-        )
+        self._open(self._twin(endpoint, access_key, secret_key, **shared), console)
 
 
-class EucalyptusExperiment(Experiment):
-    """The blocking twin of `precip_async.EucalyptusExperiment`: instances of a Eucalyptus.
+class OpenStackExperiment(_PrivateCloudExperiment):
+    """The blocking twin of `precip_async.OpenStackExperiment`."""
 
-    Args:
-        endpoint: Where its EC2-compatible API is.
-        access_key: Who asks.
-        secret_key: Goes with `access_key`.
-        quiet: Write nothing to stderr.
-        shared: See `precip_async.settings.Settings`.
-    """
-
-    def __init__(
-        self,
-        endpoint: str,
-        access_key: str,
-        secret_key: str,
-        *,
-        quiet: bool = False,
-        **shared: Unpack[Shared],
-    ) -> None:
-        console = watching(shared, quiet=quiet)
-        self._open(
-            asynchronous.EucalyptusExperiment(endpoint, access_key, secret_key, **shared), console
-        )
+    _twin = asynchronous.OpenStackExperiment
 
 
-class NimbusExperiment(Experiment):
-    """The blocking twin of `precip_async.NimbusExperiment`: instances of a Nimbus.
+class EucalyptusExperiment(_PrivateCloudExperiment):
+    """The blocking twin of `precip_async.EucalyptusExperiment`."""
 
-    Args:
-        endpoint: Where its EC2-compatible API is.
-        access_key: Who asks.
-        secret_key: Goes with `access_key`.
-        quiet: Write nothing to stderr.
-        shared: See `precip_async.settings.Settings`.
-    """
+    _twin = asynchronous.EucalyptusExperiment
 
-    def __init__(
-        self,
-        endpoint: str,
-        access_key: str,
-        secret_key: str,
-        *,
-        quiet: bool = False,
-        **shared: Unpack[Shared],
-    ) -> None:
-        console = watching(shared, quiet=quiet)
-        self._open(
-            asynchronous.NimbusExperiment(endpoint, access_key, secret_key, **shared), console
-        )
+
+class NimbusExperiment(_PrivateCloudExperiment):
+    """The blocking twin of `precip_async.NimbusExperiment`."""
+
+    _twin = asynchronous.NimbusExperiment
 
 
 class LocalExperiment(Experiment):
