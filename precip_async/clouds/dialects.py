@@ -140,7 +140,7 @@ class Dialect:
     listable: bool = True
     keeps_ended: bool = False
     states: Mapping[str, MachineState] = field(default_factory=lambda: STATES)
-    grace: float = 60.0
+    grace: float = 30.0
     errors: Mapping[str, type[CloudError]] = field(default_factory=lambda: ERRORS)
     quota_code: str = ""
     old_tls: bool = False

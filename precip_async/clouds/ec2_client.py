@@ -26,7 +26,7 @@ from botocore.httpsession import create_urllib3_context, get_cert_path
 from precip_async.clouds.ec2_credentials import Credentials, Redactor
 from precip_async.clouds.ec2_documents import Unreadable, fault_of, parse
 from precip_async.clouds.ec2_errors import Interpreter
-from precip_async.clouds.ec2_trouble import CONNECT_TIMEOUT, explained
+from precip_async.clouds.ec2_trouble import CONNECT_TIMEOUT, Redirected, explained
 from precip_async.errors import CloudError, InvalidArgument
 
 if TYPE_CHECKING:
@@ -117,7 +117,10 @@ class Client:
         """
         self._redactor.install()
         try:
-            self._client, self._context = await anyio.to_thread.run_sync(self._prepare)
+            # abandoned when cancelled: a helper that is asked for credentials may never answer
+            self._client, self._context = await anyio.to_thread.run_sync(
+                self._prepare, abandon_on_cancel=True
+            )
         except vendor.BotoCoreError as error:
             raise explained(self._tell, "prepare", error, 0) from error
         self.speak(self._dialect)
@@ -205,7 +208,17 @@ class Client:
         lonely = self._dialect.mark != "tags"
 
         class Sessions(AIOHTTPSession):
-            """With certificates checked for the host's name, which the vendor does not do."""
+            """With hosts' names in certificates checked, and redirects not followed.
+
+            The vendor does neither: credentials would go to whoever answers, or is pointed to.
+            """
+
+            async def _get_session(self, proxy_url: str | None) -> aiohttp.ClientSession:
+                inherited: Any = super()
+                session: aiohttp.ClientSession = await inherited._get_session(proxy_url)  # noqa: SLF001 - there is no other way in
+                if not session.trace_configs:
+                    session.trace_configs.append(_watching_redirects())
+                return session
 
             def _create_connector(self, proxy_url: str | None) -> aiohttp.TCPConnector:
                 # behind a proxy as well, where the vendor checks nothing at all
@@ -260,6 +273,16 @@ def _stepped(coroutine: Coroutine[Any, Any, T]) -> T:
         return done.value  # type: ignore[no-any-return] # typed as anything
     coroutine.close()
     raise RuntimeError("making a client of aioboto3 waits for something: it must not")
+
+
+def _watching_redirects() -> aiohttp.TraceConfig:
+    async def refuse(*facts: Any) -> None:
+        raise Redirected(facts[-1].response.headers.get("Location", "nowhere"))
+
+    trace = aiohttp.TraceConfig()
+    trace.on_request_redirect.append(refuse)
+    trace.freeze()
+    return trace
 
 
 def _skew(date: str | None) -> float:

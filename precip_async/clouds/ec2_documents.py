@@ -114,7 +114,6 @@ class Image:
     id: str
     root_device: str
     root_type: str
-    devices: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -269,9 +268,6 @@ def images_of(root: ET.Element) -> list[Image]:
             id=_text(item, "imageId"),
             root_device=_text(item, "rootDeviceName"),
             root_type=_text(item, "rootDeviceType"),
-            devices=tuple(
-                _text(one, "deviceName") for one in item.iterfind("blockDeviceMapping/item")
-            ),
         )
         for item in root.iterfind("imagesSet/item")
     ]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
@@ -51,6 +52,11 @@ LOOKS: Final = (
 LOOK_AGAIN: Final = 1.0  # seconds between two looks
 ASKED: Final = 3  # times that a launch is asked for whose token is ignored
 
+NEWBORN_LOOKS: Final = 3  # times that a launch waits for a key or a group that was just made
+NEWBORN_AGAIN: Final = 2.0  # seconds; section 6, "eventual consistency": "back off from ~2 s"
+
+# Refusals for want of what `prepare` has seen or made; nothing was launched.
+_NEWBORN: Final = frozenset({"InvalidKeyPair.NotFound", "InvalidGroup.NotFound"})
 _ROOM: Final = (CapacityUnavailable, QuotaExceeded)
 
 
@@ -225,13 +231,20 @@ class Launches:
 
     async def _run(self, parameters: dict[str, Any], batch: _Batch, *, repeat: bool) -> list[Seen]:
         counts = {"MinCount": batch.least, "MaxCount": batch.count, "ClientToken": batch.token}
-        return await self._calls.ask(
-            "RunInstances",
-            {**parameters, **counts},
-            instances_of,
-            repeat=repeat,
-            instances=batch.count,
-        )
+        for look in itertools.count(1):
+            try:
+                return await self._calls.ask(
+                    "RunInstances",
+                    {**parameters, **counts},
+                    instances_of,
+                    repeat=repeat,
+                    instances=batch.count,
+                )
+            except CloudError as error:
+                if error.code not in _NEWBORN or look > NEWBORN_LOOKS:
+                    raise
+            await anyio.sleep(NEWBORN_AGAIN)
+        raise AssertionError("it returns or raises")
 
     async def _launch_exactly(self, parameters: dict[str, Any], batch: _Batch) -> list[Seen]:
         """Launch where ``MinCount`` is all that counts: ask for all, and else for the least."""

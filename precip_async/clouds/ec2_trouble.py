@@ -13,9 +13,13 @@ import botocore.exceptions as vendor
 from precip_async.clouds.ec2_errors import Interpreter, ReplyLost, Unanswered, WrongEndpoint
 from precip_async.errors import CloudError, EndpointUnreachable
 
-__all__ = ["CONNECT_TIMEOUT", "explained"]
+__all__ = ["CONNECT_TIMEOUT", "Redirected", "explained"]
 
 CONNECT_TIMEOUT: Final = 8.0  # seconds for one attempt to connect
+
+
+class Redirected(Exception):
+    """The endpoint points elsewhere; the message says where. Requests are signed for one place."""
 
 
 def explained(tell: Interpreter, operation: str, error: Exception, timeout: float) -> CloudError:
@@ -65,6 +69,8 @@ def _tls_trouble(error: vendor.SSLError) -> tuple[str, str]:
 def _connection_trouble(error: Exception) -> tuple[str, str, type[EndpointUnreachable]]:
     """What happened to a connection, what to do, and whether the request may have arrived."""
     cause = getattr(error, "kwargs", {}).get("error", error)
+    if isinstance(cause, Redirected):
+        return f"it points to {cause}", "give that as the endpoint if you trust it", WrongEndpoint
     if not isinstance(cause, aiohttp.ClientConnectorError | socket.gaierror):
         return f"the connection broke: {cause or type(cause).__name__}", "try again", ReplyLost
     reason = getattr(cause, "os_error", cause)

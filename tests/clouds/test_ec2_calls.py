@@ -55,6 +55,7 @@ async def test_what_was_refused_for_the_pace_was_not_done() -> None:
     assert await asked_times([slow, document("CreateTags")], repeat=False) == 2
 
 
+@pytest.mark.slow
 async def test_trouble_that_does_not_pass_is_told_after_some_time() -> None:
     """And not asked about for ever."""
     async with peer({"CreateTags": TROUBLE}) as server, cloud_at(server.url) as cloud:

@@ -246,6 +246,34 @@ async def test_what_is_wrong_with_an_endpoint_is_told(
     assert seconds < 20
 
 
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+async def test_credentials_follow_no_redirect(status: int) -> None:
+    """Requests are signed for one place, and go to no other."""
+    async with peer() as elsewhere:
+        away = Reply(status=status, headers={"Location": elsewhere.url})
+        async with peer({"DescribeKeyPairs": away}) as server:
+            error, seconds = await refusal(server.url, session_token=SESSION_TOKEN)
+
+        assert f"it points to {elsewhere.url}" in str(error)
+        assert not elsewhere.requests
+    assert seconds < 3
+
+
+async def test_amazon_knows_where_its_regions_are() -> None:
+    """Without an endpoint; nothing is asked yet."""
+    from precip_async.clouds.ec2_client import Client
+    from precip_async.clouds.ec2_credentials import Credentials
+
+    credentials = Credentials(ACCESS_KEY, SECRET_KEY, None, None)
+    client = Client(
+        dialect=AMAZON, url=None, region="us-west-2", credentials=credentials, verify=True
+    )
+    await client.open()
+
+    assert client.url == "https://ec2.us-west-2.amazonaws.com"
+    await client.aclose()
+
+
 async def test_the_clouds_clock_is_compared() -> None:
     """Where it is far from ours, an error about the signature says so."""
     reply = fault("SignatureDoesNotMatch", "no", 403)

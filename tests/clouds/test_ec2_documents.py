@@ -240,13 +240,11 @@ def test_images_are_read() -> None:
     """As far as their root device goes."""
     inside = (
         "<imagesSet><item><imageId>ami-1</imageId><rootDeviceName>/dev/xvda</rootDeviceName>"
-        "<rootDeviceType>ebs</rootDeviceType><blockDeviceMapping><item><deviceName>/dev/xvda"
-        "</deviceName></item></blockDeviceMapping></item></imagesSet>"
+        "<rootDeviceType>ebs</rootDeviceType></item></imagesSet>"
     )
     (image,) = images_of(parse(document("DescribeImages", inside).encode()))
 
-    assert (image.root_device, image.root_type) == ("/dev/xvda", "ebs")
-    assert image.devices == ("/dev/xvda",)
+    assert (image.id, image.root_device, image.root_type) == ("ami-1", "/dev/xvda", "ebs")
 
 
 def test_a_console_is_decoded() -> None:

@@ -174,6 +174,14 @@ async def test_a_launch_that_was_refused_for_the_pace_is_asked_for_again() -> No
     assert len(farm.born) == 3
 
 
+async def test_a_key_that_was_just_registered_may_be_invisible() -> None:
+    """Amazon's servers do not all know the same at once."""
+    hidden = fault("InvalidKeyPair.NotFound", "The key pair 'precip' does not exist")
+    farm = Farm(hidden)
+    async with at(farm) as (cloud, _):
+        assert len(await cloud.launch(request())) == 1
+
+
 OLD = pytest.mark.parametrize("dialect", [NOVA_2012, EUCALYPTUS_3], ids=lambda d: d.name)
 KEYED = pytest.mark.parametrize(
     "dialect", [NOVA_2012, NOVA_2014, EC2_API, EUCALYPTUS_3], ids=lambda d: d.name
@@ -363,6 +371,7 @@ async def test_what_can_not_be_ended_again_is_handed_over() -> None:
     assert {machine.id for machine in machines} == {*farm.born}
 
 
+@pytest.mark.slow
 async def test_a_lost_part_leaves_the_search_to_the_experiment() -> None:
     """Which looks for all parts, by the token of the whole."""
     farm = Farm(None, *[CUT] * 20)
@@ -476,6 +485,7 @@ async def test_a_quota_of_a_cloud_that_is_not_amazon_is_one() -> None:
             await cloud.launch(request())
 
 
+@pytest.mark.slow
 async def test_silence_in_the_middle_of_a_launch_is_unknown() -> None:
     """The error is one that makes the experiment look for it."""
     farm = Farm(*[CUT] * 20)

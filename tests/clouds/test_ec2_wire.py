@@ -40,7 +40,7 @@ PLACING = Placing(
     group_is_id=True,
     zone="us-west-2c",
 )
-EBS = Image(id="ami-8a1e92ba", root_device="/dev/xvda", root_type="ebs", devices=("/dev/xvda",))
+EBS = Image(id="ami-8a1e92ba", root_device="/dev/xvda", root_type="ebs")
 
 
 def parameters(dialect: Dialect = AMAZON, placing: Placing = PLACING, **given: Any) -> Any:
