@@ -373,7 +373,7 @@ def test_what_is_open_at_exit_is_closed_while_names_can_be_resolved(way: str) ->
     assert re.search(
         r" WARNING:  experiment 'kept' was left open with 2 instance\(s\), which are ended", errors
     )
-    assert errors.count("Error") == len(re.findall("Error", complaint))
+    assert errors.count("Error:") == len(re.findall("Error:", complaint))
 
 
 def test_what_was_closed_is_not_closed_again_at_exit() -> None:
