@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 __all__ = ["EC2Cloud"]
 
 FIRST_ANSWER: Final = 18.0  # seconds until it is known whether the cloud answers us
-FIRST_PATIENCE: Final = 3.0  # seconds in which an endpoint that does not answer is tried again
+FIRST_PATIENCE: Final = 12.0  # seconds in which it is asked again when it has no answer yet
 RELEASE: Final = 120.0  # seconds for giving back addresses and key pairs
 
 # There is no default network: a launch can name one, and says so if it does not (section 6).

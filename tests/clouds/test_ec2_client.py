@@ -347,6 +347,28 @@ async def test_a_profiles_credentials_are_found(
         assert "AKIAPROFILE" in server.requests[0].headers["authorization"]
 
 
+async def test_credentials_that_expire_are_renewed(
+    clean_environment: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While a cloud is open, in a thread: what renews them may take its time."""
+    helper, config = clean_environment / "helper.py", clean_environment / "config"
+    helper.write_text(
+        "import json, pathlib, datetime as dt\n"
+        f"count = pathlib.Path({str(clean_environment)!r}, 'count')\n"
+        "n = len(count.read_text()) if count.exists() else 0\n"
+        "count.write_text('x' * (n + 1))\n"
+        "soon = dt.datetime.now(dt.UTC) + dt.timedelta(seconds=20)\n"
+        "print(json.dumps({'Version': 1, 'AccessKeyId': f'AKIAHELPER{n}', 'SecretAccessKey': 'x',\n"
+        "    'SessionToken': 't', 'Expiration': soon.isoformat()}))\n"
+    )
+    config.write_text(f"[default]\ncredential_process = {sys.executable} {helper}\n")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(config))
+    async with peer() as server, cloud_at(server.url, access_key=None, secret_key=None):
+        used = [one.headers["authorization"].split("/")[0] for one in server.requests]
+
+    assert len({*used}) == len(used) > 1  # so close to their end they are renewed each time
+
+
 @pytest.mark.parametrize("profile", [None, "nobody"])
 async def test_no_credentials_are_told(
     profile: str | None, monkeypatch: pytest.MonkeyPatch
