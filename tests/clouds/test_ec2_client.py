@@ -6,6 +6,7 @@ import datetime as dt
 import inspect
 import ipaddress
 import logging
+import socket
 import ssl
 import subprocess
 import sys
@@ -191,10 +192,10 @@ async def refusal(url: str, **given: Any) -> tuple[ExperimentException, float]:
 
 
 async def test_nobody_listening_is_told_quickly() -> None:
-    """A closed port."""
-    async with peer() as server:
-        url = server.url
-    error, seconds = await refusal(url)
+    """A closed port, which is held so that nobody else comes to listen there meanwhile."""
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        error, seconds = await refusal(f"http://127.0.0.1:{held.getsockname()[1]}/")
 
     assert isinstance(error, EndpointUnreachable)
     assert "nobody listens there" in str(error)
