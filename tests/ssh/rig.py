@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import anyio
 
+from precip_async.errors import ConnectError
 from precip_async.limits import Limits
 from precip_async.ssh import download, upload
 from precip_async.ssh.command import Order
@@ -77,6 +78,7 @@ class Counting:
     def __init__(self, connector: Connector) -> None:
         self.connector = connector
         self.attempts = self.now = self.most = 0
+        self.final = 0  # attempts whose error said that trying again makes no sense
 
     async def connect(self, target: Target, timeout: float) -> Any:
         """See `Connector.connect`."""
@@ -85,6 +87,9 @@ class Counting:
         self.most = max(self.most, self.now)
         try:
             return await self.connector.connect(target, timeout)
+        except ConnectError as error:
+            self.final += not error.patience
+            raise
         finally:
             self.now -= 1
 
