@@ -19,7 +19,7 @@ from precip_async.fanout import task_group
 from precip_async.home.journal import Journal
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     from precip_async.clouds.base import Cloud, Machine
     from precip_async.events import Announcer
@@ -105,10 +105,10 @@ class Ender:
             problems |= {one: str(error) for one, error in refusals.items()}
             waiting += [one for one in asking if one not in refusals]
             asking = [one for one, error in refusals.items() if isinstance(error, PASSING)]
-            gone = [one for one in waiting if one in seen and seen[one].state in ENDING]
-            gone += await self._gone([one for one in waiting if one not in gone])
+            gone = {one for one in waiting if one in seen and seen[one].state in ENDING}
+            gone |= await self._gone([one for one in waiting if one not in gone])
             waiting = [one for one in waiting if one not in gone]
-            for one in gone:
+            for one in [one for one in problems if one in gone]:
                 del problems[one]
                 ended(one)
             await self._forget(gone)
@@ -130,18 +130,18 @@ class Ender:
         more_seen, more_refusals = await self._ask(ids[half:])
         return {**seen, **more_seen}, refusals | more_refusals
 
-    async def _gone(self, ids: Sequence[str]) -> list[str]:
+    async def _gone(self, ids: Sequence[str]) -> set[str]:
         """Those of `ids`, whose end was asked for, that end or are gone."""
         if not ids:
-            return []
+            return set()
         try:
             machines = await self._cloud.describe(ids)
         except CloudError as error:  # asked again until the timeout
             self._warn(error)
-            return []
-        return [one for one in ids if one not in machines or machines[one].state in ENDING]
+            return set()
+        return {one for one in ids if one not in machines or machines[one].state in ENDING}
 
-    async def _forget(self, ids: Sequence[str]) -> None:
+    async def _forget(self, ids: Collection[str]) -> None:
         if not ids:
             return
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Self
 
 import anyio
+import anyio.to_thread
 
 from precip_async.errors import ExperimentClosed
 from precip_async.fanout import in_child_task
@@ -74,10 +75,10 @@ class Life:
             raise ExperimentClosed(f"experiment {self._name!r} is being opened already")
         if self._open_stage is not None:
             return
-        from precip_async.stage import Stage  # half of all there is to import: only when used
 
         async def open_stage() -> None:
-            self._open_stage = await Stage.open(self._name, self._cloud, self._settings)
+            stage = await anyio.to_thread.run_sync(_stage_class)
+            self._open_stage = await stage.open(self._name, self._cloud, self._settings)
 
         self._opening = True
         try:
@@ -136,3 +137,10 @@ class Life:
             what = "was closed" if self._closed else "is not open: use `async with`, or open()"
             raise ExperimentClosed(f"experiment {self._name!r} {what}")
         return self._open_stage
+
+
+def _stage_class() -> type[Stage]:
+    """Half of all there is to import: only when it is used, and not on the loop."""
+    from precip_async.stage import Stage
+
+    return Stage

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from precip_async.errors import CloudError
 
 __all__ = [
+    "ACTIONS",
     "AMAZON",
     "DIALECTS",
     "EC2_API",
@@ -375,3 +376,4 @@ DIALECTS: Final[Mapping[str, Dialect]] = MappingProxyType(
 # What a class of the manual may meet, the newest first; the last is what its scripts meant.
 OPENSTACK: Final = (EC2_API, NOVA_2014, NOVA_2012)
 EUCALYPTUS: Final = (EUCALYPTUS_4, EUCALYPTUS_3)
+ACTIONS: Final = frozenset(action for row in DIALECTS.values() for action in row.accepts)

@@ -107,7 +107,7 @@ class Calls:
                     timeout=timeout or self.dialect.read_timeout,
                 )
             except Throttled:
-                self._pace.refused(operation)
+                self._pace.refused(operation, instances)
                 raise
         self._pace.accepted(operation)
         return answer

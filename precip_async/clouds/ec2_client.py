@@ -23,9 +23,11 @@ from aiobotocore.httpsession import AIOHTTPSession
 from aiobotocore.session import AioSession
 from botocore.httpsession import create_urllib3_context, get_cert_path
 
+from precip_async.clouds.dialects import ACTIONS
 from precip_async.clouds.ec2_credentials import Credentials, Redactor
 from precip_async.clouds.ec2_documents import Unreadable, fault_of, parse
 from precip_async.clouds.ec2_errors import Interpreter
+from precip_async.clouds.ec2_model import Models
 from precip_async.clouds.ec2_trouble import CONNECT_TIMEOUT, Redirected, explained
 from precip_async.errors import CloudError, InvalidArgument
 
@@ -198,6 +200,8 @@ class Client:
         session = AioSession(profile=self._credentials.profile)
         session.register_component("credential_provider", self._credentials)
         session.register_component("response_parser_factory", _Verbatim())
+        paths = (session.get_config_variable("data_path") or "").split(os.pathsep)
+        session.register_component("data_loader", Models(ACTIONS, filter(None, paths)))
         bundle: Any = self._verify
         if bundle is True:
             bundle = session.get_config_variable("ca_bundle")

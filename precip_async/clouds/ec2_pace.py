@@ -24,6 +24,7 @@ MOST_WAIT: Final = 20.0  # seconds; an account may be allowed more than what is 
 AT_ONCE: Final = 10  # requests in flight to one cloud
 SLOWEST: Final = 1 / 4  # of the published pace
 RECOVERY: Final = 1.2  # by how much the pace rises with each success after a refusal
+JITTER: Final = 0.3  # seconds by which requests may arrive closer together than they were sent
 
 FIRST_BACKOFF: Final = 0.4  # seconds
 LONGEST_BACKOFF: Final = 8.0
@@ -61,11 +62,19 @@ class Bucket:
         """Take `count` tokens; return the seconds to wait before using them."""
         self._refill_until(now)
         self._tokens -= count
-        wait = max(0.0, -self._tokens) / (self._refill * self._speed)
+        if self._tokens >= 0:
+            return 0.0
+        # The first request of a burst is the slowest, its connection being opened: what follows
+        # just in time by our clock would be early by the cloud's.
+        wait = -self._tokens / (self._refill * self._speed) + JITTER
         if wait > MOST_WAIT:  # the cloud may know better, and says so if not
             self._tokens += (wait - MOST_WAIT) * self._refill * self._speed
             return MOST_WAIT
         return wait
+
+    def give_back(self, count: float) -> None:
+        """Put `count` tokens back that were taken for nothing."""
+        self._tokens = min(self._size, self._tokens + count)
 
     def refused(self, now: float) -> None:
         """The cloud says that this was too fast."""
@@ -107,9 +116,11 @@ class Pace:
             waits.append(bucket.take(instances, now))
         return max(waits)
 
-    def refused(self, operation: str) -> None:
-        """The cloud refused for the pace."""
+    def refused(self, operation: str, instances: int = 0) -> None:
+        """The cloud refused for the pace; it is the requests that were too many, not what for."""
         self._bucket(operation).refused(self._clock())
+        if instances and operation in self._instances:
+            self._instances[operation].give_back(instances)
 
     def accepted(self, operation: str) -> None:
         """The cloud answered, and not with a refusal for the pace."""

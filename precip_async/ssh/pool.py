@@ -12,7 +12,7 @@ from precip_async.errors import ExperimentClosed
 from precip_async.ssh.slot import Lease, Slot
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator
 
     from precip_async.limits import Limits
     from precip_async.ssh.transport import Connector, Target
@@ -45,7 +45,7 @@ class Pool:
 
     def __init__(self, connector: Connector, limits: Limits, *, bastion: bool = False) -> None:
         self._connector, self._limits, self._bastion = connector, limits, bastion
-        self._slots: dict[Target, Slot] = {}
+        self._slots: dict[str, dict[Target, Slot]] = {}  # by instance: forgetting one is cheap
         self._handshakes = anyio.Semaphore(limits.max_connects, fast_acquire=True)
         self._servers: dict[tuple[str, int | None], anyio.Semaphore] = {}
         self._connecting = 0
@@ -57,7 +57,7 @@ class Pool:
 
     def statistics(self) -> PoolStatistics:
         """What it holds at this instant."""
-        connected = [slot for slot in self._slots.values() if slot.connected]
+        connected = [slot for slot in self._all() if slot.connected]
         return PoolStatistics(
             connected=len(connected),
             idle=sum(slot.idle for slot in connected),
@@ -91,19 +91,18 @@ class Pool:
 
     def connected(self, target: Target) -> bool:
         """Whether a connection to `target` is open."""
-        slot = self._slots.get(target)
+        slot = self._slots.get(target.instance_id, {}).get(target)
         return slot is not None and slot.connected
 
     async def forget(self, instance_id: str) -> None:
         """Close the connections to an instance, which is about to end."""
-        gone = [target for target in self._slots if target.instance_id == instance_id]
-        for slot in [self._slots.pop(target) for target in gone]:
+        for slot in self._slots.pop(instance_id, {}).values():
             await slot.aclose()
 
     async def aclose(self) -> None:
         """Close every connection, in bounded time. Leases still held are cut off."""
         self._closed = True
-        slots, self._slots = list(self._slots.values()), {}
+        slots, self._slots = list(self._all()), {}
         with anyio.move_on_after(2 * self._limits.close_grace, shield=True):
             async with anyio.create_task_group() as tasks:
                 for slot in slots:
@@ -113,10 +112,14 @@ class Pool:
     def _slot(self, target: Target) -> Slot:
         if self._closed:
             raise ExperimentClosed("the experiment's connections are closed")
-        slot = self._slots.get(target)
+        slots = self._slots.setdefault(target.instance_id, {})
+        slot = slots.get(target)
         if slot is None:
-            slot = self._slots[target] = Slot(target, self._connector, self._turn, self._limits)
+            slot = slots[target] = Slot(target, self._connector, self._turn, self._limits)
         return slot
+
+    def _all(self) -> Iterator[Slot]:
+        return (slot for slots in self._slots.values() for slot in slots.values())
 
     @asynccontextmanager
     async def _turn(self, target: Target) -> AsyncIterator[None]:

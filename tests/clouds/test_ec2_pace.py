@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from precip_async.clouds.dialects import AMAZON, NOVA_2012
-from precip_async.clouds.ec2_pace import MOST_WAIT, SLOWEST, Bucket, Pace, backoff
+from precip_async.clouds.ec2_pace import JITTER, MOST_WAIT, SLOWEST, Bucket, Pace, backoff
 
 
 class Clock:
@@ -17,11 +17,16 @@ class Clock:
         return self.now
 
 
+def late(*seconds: float) -> list[float]:
+    """Waits that are as long as the buckets say, and as requests may come early."""
+    return [one + JITTER for one in seconds]
+
+
 def test_a_burst_costs_nothing_and_what_follows_waits() -> None:
     """As many as the bucket holds at once, and then one each time that one has come in."""
     bucket = Bucket(5, 2, now=0.0)
 
-    assert [bucket.take(1, 0.0) for _ in range(7)] == [0, 0, 0, 0, 0, 0.5, 1.0]
+    assert [bucket.take(1, 0.0) for _ in range(7)] == [0, 0, 0, 0, 0, *late(0.5, 1.0)]
 
 
 def test_a_bucket_fills_up_again_and_does_not_overflow() -> None:
@@ -31,7 +36,7 @@ def test_a_bucket_fills_up_again_and_does_not_overflow() -> None:
         bucket.take(1, 0.0)
 
     assert bucket.take(1, 0.5) == 0
-    assert [bucket.take(1, 1000.0) for _ in range(6)][-2:] == [0, 0.5]
+    assert [bucket.take(1, 1000.0) for _ in range(6)][-2:] == [0, *late(0.5)]
 
 
 def test_a_refusal_halves_the_pace_and_successes_bring_it_back() -> None:
@@ -39,7 +44,7 @@ def test_a_refusal_halves_the_pace_and_successes_bring_it_back() -> None:
     bucket = Bucket(5, 2, now=0.0)
     bucket.refused(0.0)
 
-    assert bucket.take(1, 0.0) == 1.0
+    assert [bucket.take(1, 0.0)] == late(1.0)
     for _ in range(10):
         bucket.accepted()
     assert bucket.speed == 1.0
@@ -67,7 +72,7 @@ def test_launches_of_a_fleet_stay_within_what_is_published() -> None:
     pace = Pace(AMAZON, Clock())
     waits = [pace.delay("RunInstances", 100) for _ in range(8)]
 
-    assert waits == [0, 0, 0, 0, 0, 0.5, 1.0, 1.5]
+    assert waits == [0, 0, 0, 0, 0, *late(0.5, 1.0, 1.5)]
 
 
 def test_instances_beyond_what_is_published_wait() -> None:
@@ -75,7 +80,16 @@ def test_instances_beyond_what_is_published_wait() -> None:
     pace = Pace(AMAZON, Clock())
     pace.delay("RunInstances", 1000)
 
-    assert pace.delay("RunInstances", 20) == 10.0
+    assert [pace.delay("RunInstances", 20)] == late(10.0)
+
+
+def test_what_was_refused_has_launched_nothing() -> None:
+    """The thousand that were asked for too early can be asked for again, without waiting more."""
+    pace = Pace(AMAZON, Clock())
+    pace.delay("RunInstances", 1000)
+    pace.refused("RunInstances", 1000)
+
+    assert [pace.delay("RunInstances", 1000)] == late(1.0)
 
 
 def test_each_kind_of_call_has_a_bucket_of_its_own() -> None:

@@ -225,14 +225,14 @@ async def test_what_a_next_connection_can_not_end_is_warned_of(
 ) -> None:
     """It is said once, and the connection is used all the same."""
     await rig.out("true")
-    rig.pool._slots[rig.target].debts.append(("exit 9",))
+    rig.pool._slot(rig.target).debts.append(("exit 9",))
     own.kill_sessions()
 
     with caplog.at_level(logging.WARNING, "precip_async"):
         await rig.out("true")
 
     assert "could be ended" in caplog.text
-    assert not rig.pool._slots[rig.target].debts
+    assert not rig.pool._slot(rig.target).debts
 
 
 async def test_closing_the_pool_cuts_off_what_runs(rig: Rig) -> None:
