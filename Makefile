@@ -36,7 +36,7 @@ lint: $(READY)
 	$(BIN)/mypy
 
 bench: $(READY)
-	@set -e; for script in benchmarks/*.py; do \
+	@set -e; for script in benchmarks/[a-z]*.py; do \
 	    [ -f "$$script" ] || { echo 'There are no benchmarks yet.'; break; }; \
 	    echo "== $$script"; $(BIN)/python "$$script"; \
 	done
