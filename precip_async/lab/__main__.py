@@ -61,6 +61,7 @@ async def _serve(lab: Lab) -> None:
                 "ssh_port": lab.ssh_port,
                 "isolation": lab.isolation,
                 "ca_file": str(lab.ca_file) if lab.ca_file else None,
+                "opened": lab.opened,
             }
         )
         while line := await anyio.to_thread.run_sync(sys.stdin.readline, abandon_on_cancel=True):

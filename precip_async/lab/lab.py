@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import ssl
+import time
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Self
@@ -102,6 +103,7 @@ class Lab:
         secret_key: That one's secret.
         region: The region to sign requests for.
         ca_file: With `tls`: the authority's certificate.
+        opened: When it was, by `time.monotonic`, which processes of one computer share.
 
     Raises:
         InvalidArgument: There is no such dialect.
@@ -138,7 +140,7 @@ class Lab:
         self._scenario = scenario or Scenario()
         self._doors = Doors(known, session_token=session_token)
         self._stack = AsyncExitStack()
-        self._opened = 0.0
+        self.opened = 0.0
         self._account: Account
         self._service: Service
 
@@ -153,7 +155,7 @@ class Lab:
             port = await undo.enter_async_context(serving(self._service.answer, tls=tls))
             scheme = "https" if tls else "http"
             self.endpoint = f"{scheme}://{HOST}:{port}{self._dialect.paths[0]}"
-            self._opened = anyio.current_time()
+            self.opened = time.monotonic()
             self._stack = undo.pop_all()
         return self
 
@@ -211,9 +213,9 @@ class Lab:
             token=one.reservation.token,
             fault=self._scenario.fault(one.ordinal),
             boot=one.delay,
-            launched=one.launched - self._opened,
-            ran=None if one.booted is None else one.booted - self._opened,
-            ended=None if one.ended is None else one.ended - self._opened,
+            launched=one.launched - self.opened,
+            ran=None if one.booted is None else one.booted - self.opened,
+            ended=None if one.ended is None else one.ended - self.opened,
         )
 
     async def _choose(self) -> Isolation:

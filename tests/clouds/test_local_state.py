@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
@@ -53,6 +56,47 @@ def test_any_name_has_a_directory_of_its_own(tmp_path: Path, name: str) -> None:
 
     assert state.path.resolve().parent == tmp_path.resolve()
     assert experiments_in(tmp_path) == [name]
+
+
+def test_a_directory_is_removed_while_another_removes_parts_of_it(held: State) -> None:
+    """As the guard of a yard does that was killed: what is gone already is no trouble."""
+    parts = [held.path / "yard" / f"i-{number}" for number in range(300)]
+    for part in parts:
+        part.mkdir(parents=True)
+        (part / "file").touch()
+    begun = threading.Barrier(2)
+
+    def guard() -> None:
+        begun.wait()
+        for part in parts:
+            shutil.rmtree(part, ignore_errors=True)
+
+    with ThreadPoolExecutor() as pool:
+        working = pool.submit(guard)
+        begun.wait()
+        held.remove()
+        working.result()
+
+    assert not held.path.exists()
+
+
+def test_whoever_takes_a_directory_over_keeps_it(
+    held: State, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its name is free as soon as its lock is gone, and what is there then is the new holder's."""
+    taken: list[int | None] = []
+    rmdir = type(tmp_path).rmdir
+
+    def taken_over_first(path: Path) -> None:
+        taken.append(State(tmp_path, "hello").claim(create=True))
+        rmdir(path)
+
+    monkeypatch.setattr(type(tmp_path), "rmdir", taken_over_first)
+    held.remove()
+
+    assert taken[0] is not None
+    assert [path.name for path in held.path.iterdir()] == ["lock"]
+    os.close(taken[0])
 
 
 def test_a_directory_is_held_once(held: State, tmp_path: Path) -> None:

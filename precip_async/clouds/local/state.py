@@ -13,9 +13,12 @@ Standard library only: the warden imports it.
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import fcntl
 import json
 import os
+import shutil
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote, unquote
@@ -123,6 +126,32 @@ class State:
         draft = self.path / f"{_RECORD}.new"
         draft.write_text(json.dumps(asdict(record)), encoding="utf-8")
         draft.replace(self.path / _RECORD)
+
+    def remove(self) -> None:
+        """Remove the directory, whose lock we hold. Blocks.
+
+        The guard of a yard may be removing parts of it at the same time, and who wants the name may
+        take the directory over as soon as its lock is gone.
+        """
+        for path in self.path.iterdir():
+            if path.name != _LOCK:
+                _remove(path)
+        (self.path / _LOCK).unlink()
+        try:
+            self.path.rmdir()
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.ENOENT):  # not somebody else's by now
+                raise
+
+
+def _remove(path: Path) -> None:
+    """Remove a file or a tree, of which others may remove parts."""
+    while os.path.lexists(path):
+        with contextlib.suppress(FileNotFoundError):  # each is somebody's progress
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
 
 
 def experiments_in(base: Path) -> list[str]:
