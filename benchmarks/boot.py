@@ -1,6 +1,6 @@
-"""Fleets that boot: how long after the slowest instance `wait` returns, and what it costs.
+"""Fleets that boot: how long after the slowest instance all are ready, and what that costs.
 
-    python benchmarks/boot.py --instances 1000 --rounds 3
+    python benchmarks/boot.py --instances 10,1000 --rounds 3 --variants precip_async,boto3
 
 The cloud is the lab's, in a process of its own, with Amazon's limits on calls; its instances boot
 in 2 to 20 seconds. Prints one JSON document, and a table of the medians on stderr.
@@ -12,6 +12,7 @@ import argparse
 import asyncio
 import contextlib
 import gc
+import importlib.util
 import json
 import sys
 import tempfile
@@ -20,8 +21,9 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import _boots
 import _measure
-from _lab import Lab, fleet
+from _lab import fleet
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,96 +31,122 @@ if TYPE_CHECKING:
     from _measure import Meter
 
 BOOT = "2..20"  # seconds
-IMAGE = "ami-0abcdef1234567890"
-PACKAGES = ("precip_async", "aioboto3", "aiobotocore", "asyncssh", "anyio")
+SMALL = ("libcloud", "2012")  # which take a call or more an instance a round
+MOST = 100  # instances of theirs
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--instances", default="10,100,1000", help="sizes of fleets")
     parser.add_argument("--rounds", type=int, default=3, help="samples of each")
+    parser.add_argument("--variants", default=",".join(_boots.CLIENTS), help="of them, some")
     parser.add_argument("--seed", type=int, default=1, help="of boots, and of the order")
     parser.add_argument("--sample", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.sample:
         sample(json.loads(given.sample))
         return
-    sizes = [int(size) for size in given.instances.split(",")]
-    settings = {"boot": BOOT, "seed": given.seed}
+    wanted = given.variants.split(",")
+    if unknown := set(wanted) - set(_boots.CLIENTS):
+        parser.error(
+            f"no such variant: {', '.join(unknown)}; there are {', '.join(_boots.CLIENTS)}"
+        )
+    compare(wanted, [int(size) for size in given.instances.split(",")], given.rounds, given.seed)
+
+
+def compare(wanted: list[str], sizes: list[int], rounds: int, seed: int) -> None:
+    """Measure, and tell."""
+    skipped = {one: f"{lack} is not installed" for one in wanted if (lack := missing(one))}
+    skipped |= {
+        f"{one} {size}": "it would take many minutes"
+        for one in wanted
+        for size in sizes
+        if one in SMALL and size > MOST
+    }
+    for variant, why in skipped.items():
+        print(f"skipped {variant}: {why}", file=sys.stderr)
+    variants = [f"{one} {size}" for size in sizes for one in wanted if one not in skipped]
+    settings = {"boot": BOOT, "seed": seed}
     samples = _measure.interleaved(
-        Path(__file__),
-        [f"precip_async {size}" for size in sizes],
-        given.rounds,
-        given.seed,
-        settings,
+        Path(__file__), [one for one in variants if one not in skipped], rounds, seed, settings
     )
     document = _measure.account(
         benchmark="boot",
         samples=samples,
-        seed=given.seed,
-        settings={**settings, "rounds": given.rounds},
-        packages=PACKAGES,
-        skipped={},
+        seed=seed,
+        settings={**settings, "rounds": rounds},
+        packages=_boots.PACKAGES,
+        skipped=skipped,
     )
     print(json.dumps(document, indent=1))
     print(_measure.table(document["medians"], "", []), file=sys.stderr)
 
 
+def missing(client: str) -> str:
+    """The first module that `client` lacks here; empty where it can be measured."""
+    needed = _boots.NEEDS.get(client, ())
+    return next((one for one in needed if importlib.util.find_spec(one) is None), "")
+
+
 def sample(settings: dict) -> None:
     """Boot one fleet, once; print its figures."""
-    count = int(settings["variant"].split()[1])
-    meter = _measure.Meter()
-    # The lab draws by its seed: each round meets other boots.
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric import ed25519
+
+    client, size = settings["variant"].split()
+    count, meter = int(size), _measure.Meter()
     scenario = f"boot={settings['boot']} seed={settings['seed']}"
+    secret = ed25519.Ed25519PrivateKey.generate()
     with tempfile.TemporaryDirectory(prefix="precip-bench-") as home, fleet(scenario) as lab:
-        asyncio.run(experiment(lab, count, home, meter))
+        key = Path(home, "key")
+        key.touch(mode=0o600)
+        key.write_bytes(
+            secret.private_bytes(
+                serialization.Encoding.PEM,
+                serialization.PrivateFormat.OpenSSH,
+                serialization.NoEncryption(),
+            )
+        )
+        public = secret.public_key().public_bytes(
+            serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH
+        )
+
+        def booted() -> None:
+            now = time.monotonic()
+            seen = lab.ask("instances")
+            last = max(one["ran"] for one in seen)
+            meter.figures["slowest_s"] = last - min(one["launched"] for one in seen)
+            meter.figures["after_the_last_s"] = now - lab.facts["opened"] - last
+
+        job = _boots.Job(
+            facts=lab.facts,
+            count=count,
+            home=home,
+            key=str(key),
+            public=public.decode(),
+            booted=booted,
+        )
+        with watched(meter):
+            _boots.CLIENTS[client](job, meter)
         seen, calls = lab.ask("instances"), lab.ask("calls")
     assert len(seen) == count, f"{len(seen)} were launched"
     assert not any(one["alive"] for one in seen), "some are left"
     asked = Counter(call["action"] for call in calls)
-    rounds = [call["at"] for call in calls if call["action"] == "DescribeInstances"]
     meter.figures |= {
         "launch_calls": asked["RunInstances"],
         "describe_calls": asked["DescribeInstances"],
-        "describes_a_s": len(rounds) / max(1.0, rounds[-1] - rounds[0]),
         "calls": len(calls),
         "throttled": sum(call["code"] == "throttled" for call in calls),
     }
     print(json.dumps(meter.finish()))
 
 
-async def experiment(lab: Lab, count: int, home: str, meter: Meter) -> None:
-    """Provision, wait, end; as a user would, and look at the loop meanwhile."""
-    from precip_async import EC2Experiment
-
-    facts = lab.facts
-    with watched(meter):
-        async with EC2Experiment(
-            facts["region"],
-            facts["endpoint"],
-            facts["access_key"],
-            facts["secret_key"],
-            home=home,
-            ssh_port=facts["ssh_port"],
-        ) as exp:
-            with meter.phase("provision", per=count):
-                await exp.provision(IMAGE, count=count)
-            with meter.phase("wait", per=count):
-                await exp.wait()
-            returned = time.monotonic()
-            seen = await asyncio.to_thread(lab.ask, "instances")
-            last = facts["opened"] + max(one["ran"] for one in seen)
-            meter.figures["after_the_last_s"] = returned - last
-            began = time.perf_counter()
-        meter.figures["close_wall_s"] = time.perf_counter() - began
-
-
 @contextlib.contextmanager
 def watched(meter: Meter) -> Iterator[None]:
-    """Measure the longest that a callback holds up the loop, in CPU of its thread.
+    """Measure the longest that a callback holds up an event loop, in CPU of its thread.
 
-    `longest_callback_ms`, and `longest_gc_ms`, the longest full garbage collection, which is part
-    of whatever callback it happens in.
+    `longest_callback_ms`, and `longest_gc_ms`, the longest garbage collection, which is part of
+    whatever callback it happens in. Both are 0 where there is no event loop.
     """
     longest = collected = since = 0.0
     run = asyncio.Handle._run  # noqa: SLF001 - the one place that every callback passes through
@@ -144,7 +172,7 @@ def watched(meter: Meter) -> Iterator[None]:
         asyncio.Handle._run = run  # noqa: SLF001 - likewise
         gc.callbacks.remove(collecting)
     meter.figures["longest_callback_ms"] = longest * 1000
-    meter.figures["longest_gc_ms"] = collected * 1000
+    meter.figures["longest_gc_ms"] = collected * 1000 if longest else 0.0
 
 
 if __name__ == "__main__":
