@@ -11,6 +11,7 @@ import contextlib
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
     from _measure import Meter
 
-__all__ = ["CLIENTS", "NEEDS", "PACKAGES", "Job"]
+__all__ = ["CLIENTS", "NEEDS", "PACKAGES", "Job", "as_in_2012", "job_for", "runs", "vendor"]
 
 IMAGE, KIND = "ami-0abcdef1234567890", "m1.small"
 OPEN_ROOT = "#cloud-config\ndisable_root: false\n"  # stock images refuse root, whom all log in as
@@ -51,6 +52,29 @@ class Job:
     booted: Callable[[], None]
 
 
+def job_for(facts: dict[str, Any], count: int, home: str, booted: Callable[[], None]) -> Job:
+    """A job with a key of its own, in `home`."""
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric import ed25519
+
+    secret = ed25519.Ed25519PrivateKey.generate()
+    key = Path(home, "key")
+    key.touch(mode=0o600)
+    key.write_bytes(
+        secret.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.OpenSSH,
+            serialization.NoEncryption(),
+        )
+    )
+    public = secret.public_key().public_bytes(
+        serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH
+    )
+    return Job(
+        facts=facts, count=count, home=home, key=str(key), public=public.decode(), booted=booted
+    )
+
+
 def _ours(job: Job, meter: Meter) -> None:
     """An experiment of ours, as a user writes it."""
     from precip_async import EC2Experiment
@@ -67,21 +91,19 @@ def _ours(job: Job, meter: Meter) -> None:
             await exp.provision(IMAGE, count=job.count)
             await exp.wait()
             job.booted()
-        began = time.perf_counter()
         await exp.aclose()
-        meter.figures["close_wall_s"] = time.perf_counter() - began
 
     asyncio.run(main())
 
 
 def _boto3(job: Job, meter: Meter) -> None:
     """A script on boto3: launches by the hundred, its waiter, then SSH by threads."""
-    client = _vendor(job)
+    client = vendor(job)
     with meter.phase("boot", per=job.count):
-        _open_door(client, job)
+        open_door(client, job)
         ids: list[str] = []
         while len(ids) < job.count:
-            ids += _launch(client, min(BATCH, job.count - len(ids)))
+            ids += launch(client, min(BATCH, job.count - len(ids)))
         client.get_waiter("instance_running").wait(InstanceIds=ids)
         found = client.describe_instances(InstanceIds=ids)["Reservations"]
         addresses = [one["PublicIpAddress"] for group in found for one in group["Instances"]]
@@ -93,29 +115,39 @@ def _boto3(job: Job, meter: Meter) -> None:
 
 
 def _as_in_2012(job: Job, meter: Meter) -> None:
-    """What precip 0.3 does, call by call: one launch an instance, one poll each, sleep 30 s."""
-    client = _vendor(job)
+    """What precip 0.3 does: see `as_in_2012`."""
+    client = vendor(job)
     with meter.phase("boot", per=job.count):
-        _open_door(client, job)
-        waiting = []
-        for _ in range(job.count):
-            client.describe_images(ImageIds=[IMAGE])
-            waiting += _launch(client, 1)
-        ids = list(waiting)
-        while True:
-            for one in list(waiting):
-                (group,) = client.describe_instances(InstanceIds=[one])["Reservations"]
-                (seen,) = group["Instances"]
-                if seen["State"]["Name"] == "running" and _true(job, seen["PublicIpAddress"]):
-                    for tag in ("Name", "precip", one, "test1", "test2"):
-                        client.create_tags(Resources=[one], Tags=[{"Key": tag, "Value": "1"}])
-                    waiting.remove(one)
-            if not waiting:
-                break
-            time.sleep(30)
+        addresses = as_in_2012(client, job)
         job.booted()
-    for one in ids:
+    for one in addresses:
         client.terminate_instances(InstanceIds=[one])
+
+
+def as_in_2012(client: Any, job: Job) -> dict[str, str]:
+    """Boot as precip 0.3 does, call by call; the addresses by id.
+
+    One launch call an instance, one poll each, a connection for each command, five calls for tags,
+    and a sleep of 30 s while any is pending.
+    """
+    open_door(client, job)
+    waiting = []
+    for _ in range(job.count):
+        client.describe_images(ImageIds=[IMAGE])
+        waiting += launch(client, 1)
+    addresses: dict[str, str] = {}
+    while True:
+        for one in list(waiting):
+            (group,) = client.describe_instances(InstanceIds=[one])["Reservations"]
+            (seen,) = group["Instances"]
+            if seen["State"]["Name"] == "running" and runs(job, seen["PublicIpAddress"]):
+                for tag in ("Name", "precip", one, "test1", "test2"):
+                    client.create_tags(Resources=[one], Tags=[{"Key": tag, "Value": "1"}])
+                addresses[one] = seen["PublicIpAddress"]
+                waiting.remove(one)
+        if not waiting:
+            return addresses
+        time.sleep(30)
 
 
 def _libcloud(job: Job, meter: Meter) -> None:
@@ -170,14 +202,15 @@ def _libcloud(job: Job, meter: Meter) -> None:
         )
 
     with meter.phase("boot", per=job.count):
-        _open_door(_vendor(job), job)
+        open_door(vendor(job), job)
         with ThreadPoolExecutor(job.count) as threads:
             nodes = list(threads.map(deploy, range(job.count)))
         job.booted()
-    _vendor(job).terminate_instances(InstanceIds=[node.id for node in nodes])
+    vendor(job).terminate_instances(InstanceIds=[node.id for node in nodes])
 
 
-def _vendor(job: Job) -> Any:
+def vendor(job: Job) -> Any:
+    """The vendor's own client."""
     import boto3
 
     facts = job.facts
@@ -190,7 +223,7 @@ def _vendor(job: Job) -> Any:
     )
 
 
-def _open_door(client: Any, job: Job) -> None:
+def open_door(client: Any, job: Job) -> None:
     """Register the key, and let SSH in."""
     client.import_key_pair(KeyName="bench", PublicKeyMaterial=job.public.encode())
     group = client.create_security_group(GroupName="bench", Description="bench")["GroupId"]
@@ -199,7 +232,8 @@ def _open_door(client: Any, job: Job) -> None:
     )
 
 
-def _launch(client: Any, count: int) -> list[str]:
+def launch(client: Any, count: int) -> list[str]:
+    """Launch; the ids."""
     reply = client.run_instances(
         ImageId=IMAGE,
         InstanceType=KIND,
@@ -214,13 +248,13 @@ def _launch(client: Any, count: int) -> list[str]:
 
 def _until_true(job: Job, address: str) -> None:
     deadline = time.monotonic() + PATIENCE
-    while not _true(job, address):
+    while not runs(job, address):
         assert time.monotonic() < deadline, f"{address} can't be reached"
         time.sleep(SSH_AGAIN)
 
 
-def _true(job: Job, address: str) -> bool:
-    """Whether `true` runs at `address`, over a connection of its own."""
+def runs(job: Job, address: str, command: str = "true") -> bool:
+    """Whether `command` runs at `address`; over a connection of its own, as in 2012."""
     import paramiko
 
     with contextlib.closing(paramiko.SSHClient()) as ssh:
@@ -237,7 +271,7 @@ def _true(job: Job, address: str) -> bool:
             )
         except (OSError, paramiko.SSHException):
             return False
-        return ssh.exec_command("true")[1].channel.recv_exit_status() == 0
+        return ssh.exec_command(command)[1].channel.recv_exit_status() == 0
 
 
 CLIENTS = {"precip_async": _ours, "boto3": _boto3, "libcloud": _libcloud, "2012": _as_in_2012}

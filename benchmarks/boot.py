@@ -90,26 +90,10 @@ def missing(client: str) -> str:
 
 def sample(settings: dict) -> None:
     """Boot one fleet, once; print its figures."""
-    from cryptography.hazmat.primitives import serialization
-    from cryptography.hazmat.primitives.asymmetric import ed25519
-
     client, size = settings["variant"].split()
     count, meter = int(size), _measure.Meter()
     scenario = f"boot={settings['boot']} seed={settings['seed']}"
-    secret = ed25519.Ed25519PrivateKey.generate()
     with tempfile.TemporaryDirectory(prefix="precip-bench-") as home, fleet(scenario) as lab:
-        key = Path(home, "key")
-        key.touch(mode=0o600)
-        key.write_bytes(
-            secret.private_bytes(
-                serialization.Encoding.PEM,
-                serialization.PrivateFormat.OpenSSH,
-                serialization.NoEncryption(),
-            )
-        )
-        public = secret.public_key().public_bytes(
-            serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH
-        )
 
         def booted() -> None:
             now = time.monotonic()
@@ -118,14 +102,7 @@ def sample(settings: dict) -> None:
             meter.figures["slowest_s"] = last - min(one["launched"] for one in seen)
             meter.figures["after_the_last_s"] = now - lab.facts["opened"] - last
 
-        job = _boots.Job(
-            facts=lab.facts,
-            count=count,
-            home=home,
-            key=str(key),
-            public=public.decode(),
-            booted=booted,
-        )
+        job = _boots.job_for(lab.facts, count, home, booted)
         with watched(meter):
             _boots.CLIENTS[client](job, meter)
         seen, calls = lab.ask("instances"), lab.ask("calls")
