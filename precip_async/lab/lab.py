@@ -42,6 +42,7 @@ class LabInstance:
     Attributes:
         id: The cloud's id for it.
         ordinal: Which of all that were launched, from 0.
+        image_id: What it was launched from, and `instance_type` as what.
         state: What the cloud says it is.
         alive: Whether it would be found on a bill, or counts against a quota: it is, or may become,
             anything, or failed in a way that has to be cleared up, and nobody has asked for its
@@ -59,6 +60,8 @@ class LabInstance:
 
     id: str
     ordinal: int
+    image_id: str
+    instance_type: str
     state: str
     alive: bool
     machine_id: str
@@ -203,6 +206,8 @@ class Lab:
         return LabInstance(
             id=one.id,
             ordinal=one.ordinal,
+            image_id=one.image_id,
+            instance_type=one.kind,
             state=state,
             alive=one.alive or (state == "error" and not one.gone),
             machine_id=one.machine_id,
