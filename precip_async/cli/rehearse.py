@@ -20,13 +20,14 @@ def add_rehearse(commands: Any) -> None:
     """Add the command to the subparsers `commands`."""
     parser = commands.add_parser(
         "rehearse",
+        usage="precip rehearse [options] script [arguments]",
         help="run a script unchanged, with clouds on this computer in the place of real ones",
         description="Run a classic or an async script as it is: every cloud that it speaks to is "
         "played on this computer, with real SSH. Nothing is sent to a real cloud and nothing of "
         "the rehearsal stays. At the end it says what was launched, how long it took, which calls "
         "were made, and what was left running.",
-        epilog="The lab's clouds, the scenarios' words and what is not led are in docs/rehearsal.md"
-        "; --scenario help lists the words.",
+        epilog="The lab's clouds, the scenarios' words and what is not led are in docs/rehearsal.md; "
+        "--scenario help lists the words.",
     )
     parser.add_argument(
         "--cloud",
@@ -50,8 +51,8 @@ def add_rehearse(commands: Any) -> None:
         help="how instances are kept apart (default: the better one that can be had)",
     )
     parser.add_argument("--report", type=Path, metavar="FILE", help="write the facts as JSON, too")
-    parser.add_argument("script", nargs="?", help="the path of the script")
-    parser.add_argument("arguments", nargs=argparse.REMAINDER, help="what the script is given")
+    # as one, because argparse would take a `--` between them for its own
+    parser.add_argument("script", nargs=argparse.REMAINDER, help="its path, and its arguments")
     parser.set_defaults(command=_rehearse)
 
 
@@ -62,10 +63,11 @@ async def _rehearse(options: argparse.Namespace) -> int:
         sys.stdout.write(_words())
         return 0
     words = [*options.scenario, *([] if options.seed is None else [f"seed={options.seed}"])]
+    script, *arguments = options.script[options.script[:1] == ["--"] :] or [""]
     try:
         rehearsal = Rehearsal(
-            script=options.script or "",
-            arguments=options.arguments,
+            script=script,
+            arguments=arguments,
             cloud=options.cloud,
             scenario=" ".join(words),
             isolation=options.isolation,
@@ -85,13 +87,13 @@ def _words() -> str:
         re.findall(r"^ {8}(\w+): (.+(?:\n {12}.+)*)", Scenario.__doc__ or "", re.MULTILINE)
     )
     lines = [
-        "What can go wrong, as word=value. Shares have a point (0.3), ordinals have none (0,2), all",
-        "is true; seconds may be a range (2..20).",
+        "What can go wrong, as word=value. Shares have a point (0.3), ordinals have none (0,2);",
+        "true is all; seconds may be a range (2..20).",
         "",
     ]
     for one in fields(Scenario):
         meaning = " ".join(meanings.get(one.name, "").split()).replace("`", "")
-        lines.append(f"  {one.name:16}{meaning} (default: {_shown(one.default)})")
+        lines.append(f"  {one.name:17}{meaning} (default: {_shown(one.default)})")
     return "\n".join(lines) + "\n"
 
 
