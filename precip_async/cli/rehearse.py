@@ -9,6 +9,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import anyio.to_thread
+
 from precip_async.errors import InvalidArgument
 
 __all__ = ["add_rehearse"]
@@ -22,11 +24,11 @@ def add_rehearse(commands: Any) -> None:
         "rehearse",
         usage="precip rehearse [options] script [arguments]",
         help="run a script unchanged, with clouds on this computer in the place of real ones",
-        description="Run a classic or an async script as it is: every cloud that it speaks to is "
-        "played on this computer, with real SSH. Nothing is sent to a real cloud and nothing of "
-        "the rehearsal stays. At the end it says what was launched, how long it took, which calls "
-        "were made, and what was left running.",
-        epilog="The lab's clouds, the scenarios' words and what is not led are in docs/rehearsal.md; "
+        description="Run a classic or an async script as it is: every cloud that its experiments "
+        "speak to is played on this computer, with real SSH, and nothing of it stays. At the end "
+        "it says what was launched, how long that took, which calls were made, and what was left "
+        "running. The script's own process is led, not programs that it starts.",
+        epilog="The clouds, the words and what is not led are in docs/rehearsal.md; "
         "--scenario help lists the words.",
     )
     parser.add_argument(
@@ -65,13 +67,15 @@ async def _rehearse(options: argparse.Namespace) -> int:
     words = [*options.scenario, *([] if options.seed is None else [f"seed={options.seed}"])]
     script, *arguments = options.script[options.script[:1] == ["--"] :] or [""]
     try:
-        rehearsal = Rehearsal(
-            script=script,
-            arguments=arguments,
-            cloud=options.cloud,
-            scenario=" ".join(words),
-            isolation=options.isolation,
-            report=options.report,
+        rehearsal = await anyio.to_thread.run_sync(  # it looks for the files
+            lambda: Rehearsal(
+                script=script,
+                arguments=arguments,
+                cloud=options.cloud,
+                scenario=" ".join(words),
+                isolation=options.isolation,
+                report=options.report,
+            )
         )
     except InvalidArgument as error:
         sys.stderr.write(f"precip: {error}\n")

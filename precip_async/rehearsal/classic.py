@@ -24,7 +24,7 @@ STAND_INS: Final = {
     "AMAZON_EC2_SECRET_KEY": "rehearsal",
 }
 
-_PRINT: Final = re.compile(r"(?P<indent>\s*)print\s+(?P<what>[^(>\s].*?)\s*(?:#.*)?$")
+_PRINT: Final = re.compile(r"\s*print\s+([^(>\s].*)")
 
 
 def provide_precip() -> None:
@@ -47,9 +47,12 @@ def hint(error: SyntaxError) -> str:
     """What to change in a line of Python 2; empty where it is something else."""
     line = error.text or ""
     if found := _PRINT.match(line):
-        printed = f"print({found['what'].rstrip()})"
-        if _is_python(printed):
-            return f"that is Python 2; in line {error.lineno} write: {printed}"
+        what = found[1]
+        ends = [len(what), *(end for end in range(len(what) - 1, 0, -1) if what[end] == "#")]
+        for end in ends:  # a comment may follow, and what is printed may hold a #
+            printed = f"print({what[:end].rstrip()})"
+            if _is_python(printed):
+                return f"that is Python 2; in line {error.lineno} write: {printed}"
     if found := re.match(r"\s*except\s+([\w.]+)\s*,\s*(\w+)\s*:", line):
         return f"that is Python 2; in line {error.lineno} write: except {found[1]} as {found[2]}:"
     return ""

@@ -230,7 +230,7 @@ def counted(calls: Iterable[LabCall]) -> tuple[Calls, ...]:
             action=action,
             count=len(some),
             throttled=sum(call.throttled for call in some),
-            refused=Counter(call.code for call in some if call.code and not call.throttled),
+            refused=dict(Counter(one.code for one in some if one.code and not one.throttled)),
             lost=sum(not call.answered for call in some),
         )
         for action, some in by_action.items()

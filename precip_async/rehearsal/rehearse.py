@@ -19,7 +19,8 @@ from precip_async.rehearsal.performance import ENDINGS, Performance
 from precip_async.rehearsal.report import as_json, as_text
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    import signal
+    from collections.abc import AsyncIterator, Sequence
 
     from precip_async.clouds.local.cloud import Isolation
     from precip_async.rehearsal.record import Record
@@ -29,7 +30,7 @@ __all__ = ["Rehearsal"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rehearsal:
-    """What is to be rehearsed, and how.
+    """What is to be rehearsed, and how. Making one blocks: it looks for the files.
 
     Attributes:
         script: The path of the script.
@@ -82,20 +83,30 @@ class Rehearsal:
             isolation=self.isolation,
         )
         with anyio.open_signal_receiver(*ENDINGS) as signals:
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(performance.heed, signals)
-                # in a thread, as all of its files are: labs leave nothing behind in it
-                made = await anyio.to_thread.run_sync(_scratch)
-                try:
-                    record = await performance.run(Path(made.name), scenario=self.scenario)
-                finally:
-                    with anyio.CancelScope(shield=True):  # a few files: it takes no time
-                        await anyio.to_thread.run_sync(made.cleanup)
-                await anyio.to_thread.run_sync(self._tell, record)
-                tasks.cancel_scope.cancel()
+            record = await self._performed(performance, signals)
+            await anyio.to_thread.run_sync(self._tell, record)
         if record.exit_code < 0:
             return 128 - record.exit_code
         return record.exit_code or int(bool(record.left))
+
+    async def _performed(
+        self, performance: Performance, signals: AsyncIterator[signal.Signals]
+    ) -> Record:
+        failure: ExperimentException | None = None
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(performance.heed, signals)
+            scratch = await anyio.to_thread.run_sync(_scratch)
+            try:
+                record = await performance.run(Path(scratch.name), scenario=self.scenario)
+            except ExperimentException as error:
+                failure = error  # raised below by itself, and not as one of a group
+            finally:
+                with anyio.CancelScope(shield=True):  # a few files: it takes no time
+                    await anyio.to_thread.run_sync(scratch.cleanup)
+            tasks.cancel_scope.cancel()
+        if failure is not None:
+            raise failure
+        return record
 
     def _tell(self, record: Record) -> None:
         try:

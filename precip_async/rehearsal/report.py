@@ -59,12 +59,14 @@ def _of_place(place: Place) -> Iterator[str]:
     else:
         yield f"{place.dialect}, in the place of {place.stands_for}"
     yield f"  {_count(place.instances)}"
+    several = len({one.experiment for one in place.instances}) > 1
     if place.instances:
         yield from _table(
-            ("instance", "type", "image", "running", "ready", "end", "tags"),
+            ("instance", "experiment", "type", "image", "running", "ready", "end", "tags"),
             [
                 (
                     one.id,
+                    one.experiment * several,
                     one.instance_type,
                     one.image_id,
                     _seconds(one.running),

@@ -9,6 +9,7 @@ import signal
 import socket
 import sys
 import traceback
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -89,7 +90,8 @@ def prepared(told: str, argv: list[str]) -> CodeType:
     namespace = vars(sys.modules["__main__"])
     for name in _ABSENT:
         del namespace[name]
-    namespace["__file__"] = path
+    loader = SourceFileLoader("__main__", path)
+    namespace.update(__file__=path, __cached__=None, __loader__=loader)
     sys.excepthook = _Traceback(path)
     return compile(Path(path).read_bytes(), path, "exec", dont_inherit=True)
 
