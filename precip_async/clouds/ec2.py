@@ -133,6 +133,11 @@ class EC2Cloud:
         """What requests are signed for."""
         return self._region
 
+    @property
+    def zone(self) -> str | None:
+        """Where instances are placed; ``None``: the cloud's choice."""
+        return self._zone
+
     def elsewhere(
         self,
         *,

@@ -189,6 +189,10 @@ class Lab:
         """Every call that was made, in order."""
         return self._service.calls
 
+    def add_zone(self, zone: str) -> None:
+        """Have a further zone: regions differ in how many they have, and the lab has three."""
+        self._account.add_zone(zone)
+
     async def instances(self) -> tuple[LabInstance, ...]:
         """Every instance that was ever launched, in order, as it is now."""
         await self._account.look()

@@ -75,6 +75,7 @@ class Guide:
         lab = self._wire.ask(
             dialect=role.dialect,
             region=own.region if own else role.family.spoken[0].region,
+            zone=own.zone if own else None,
             stands_for=_name_of(cloud),
         )
         witness.lab = lab["number"]

@@ -87,7 +87,9 @@ class Labs:
         finally:
             writer.close()
 
-    async def _answer(self, *, dialect: str, region: str, stands_for: str) -> dict[str, Any]:
+    async def _answer(
+        self, *, dialect: str, region: str, zone: str | None, stands_for: str
+    ) -> dict[str, Any]:
         """What the lab that plays `stands_for` is reached by; it is opened where it isn't yet."""
         played = (dialect, region, stands_for)
         if played not in self._numbers:
@@ -105,6 +107,8 @@ class Labs:
             self.stages.append(Stage(lab=lab, stands_for=stands_for))
         number = self._numbers[played]
         lab = self.stages[number].lab
+        if zone is not None:
+            lab.add_zone(zone)  # which there are in truth is not known here
         return {
             "number": number,
             "region": lab.region,

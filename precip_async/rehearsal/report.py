@@ -125,7 +125,7 @@ def _verdict(record: Record) -> Iterator[str]:
     if record.left:
         yield (
             f"LEFT RUNNING, and nobody said keep=True: {', '.join(record.left)}. "
-            "On a real cloud that costs money until somebody ends it."
+            "On a real cloud that costs money until somebody ends it, so it counts as a failure."
         )
     if kept or record.left:
         yield "The rehearsal has ended them."

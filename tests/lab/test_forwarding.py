@@ -2,35 +2,42 @@
 
 from __future__ import annotations
 
+import contextlib
+from typing import TYPE_CHECKING
+
 import anyio
-import anyio.to_thread
+from anyio.abc import SocketAttribute
 
 from precip_async.lab.forwarding import Forwarder
+from precip_async.lab.http import HOST
 
-PORT = 2222
+if TYPE_CHECKING:
+    from anyio.abc import SocketStream
 
 
 async def test_an_address_is_taken_away_while_it_is_used() -> None:
-    """Whoever is connected through it is cut off, and it stays held to lead anywhere again."""
-    async with await anyio.create_tcp_listener(local_host="127.0.0.1", local_port=PORT) as target:
+    """Whoever is connected through it is cut off, and it can lead somewhere again."""
 
-        async def greet(stream: anyio.abc.SocketStream) -> None:
+    async def greet(stream: SocketStream) -> None:
+        async with stream:
             await stream.send(b"hello")
-            await anyio.sleep_forever()
+            with contextlib.suppress(anyio.EndOfStream, anyio.BrokenResourceError):
+                await stream.receive()
 
-        forwarder = Forwarder(PORT)
+    async with await anyio.create_tcp_listener(local_host=HOST) as target:
+        port = target.extra(SocketAttribute.local_port)
+        forwarder = Forwarder(port)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(target.serve, greet)
-            await forwarder.lead_to(lambda: "127.0.0.1")
+            await forwarder.lead_to(lambda: HOST)
             address = forwarder.address
-            async with await anyio.connect_tcp(address, PORT) as stream:
-                assert await stream.receive() == b"hello"
+            async with await anyio.connect_tcp(address, port) as first:
+                assert await first.receive() == b"hello"
 
                 await forwarder.lead_nowhere()
+                await forwarder.lead_to(lambda: HOST)
 
-                assert forwarder.address == address
-            await forwarder.lead_to(lambda: "127.0.0.1")
-            async with await anyio.connect_tcp(address, PORT) as stream:
-                assert await stream.receive() == b"hello"
+                async with await anyio.connect_tcp(address, port) as second:
+                    assert await second.receive() == b"hello"
             await forwarder.aclose()
             tasks.cancel_scope.cancel()

@@ -24,7 +24,7 @@ PRECIP = (sys.executable, "-m", "precip_async", "rehearse")
 LAUNCH = """
 import sys
 from precip import *
-exp = EC2Experiment("us-west-2", None, "key", "secret", quiet=True)
+exp = EC2Experiment("us-west-2d", None, "key", "secret", quiet=True)
 exp.provision("ami-8a1e92ba", tags=["worker"])
 exp.wait()
 """

@@ -20,8 +20,8 @@ WORKING = (
     LAUNCH
     + """
 import os
-print("working as", os.getpid(), flush=True)
 try:
+    print("working as", os.getpid(), flush=True)
     exp.run([], "sleep 1000")
 finally:
     print("unwinding", flush=True)
@@ -44,7 +44,7 @@ def scratches() -> set[str]:
     return {path.name for path in Path(tempfile.gettempdir()).glob("precip-rehearsal-*")}
 
 
-@pytest.mark.parametrize(("code", "expected"), [(0, 1), (4, 4)])
+@pytest.mark.parametrize(("code", "expected"), [(0, 1), pytest.param(4, 4, marks=pytest.mark.slow)])
 def test_what_is_left_running_is_a_failure(tmp_path: Path, code: int, expected: int) -> None:
     """A script that ends well but leaves an instance has failed; a failed one keeps its code."""
     ran = rehearse(tmp_path, LEFT.format(code=code))
@@ -55,6 +55,7 @@ def test_what_is_left_running_is_a_failure(tmp_path: Path, code: int, expected: 
     assert f"LEFT RUNNING, and nobody said keep=True: {instance['id']}" in ran.stderr
 
 
+@pytest.mark.slow
 def test_what_is_kept_on_purpose_is_none(tmp_path: Path) -> None:
     """With keep=True it is said what would go on running; the rehearsal ends it all the same."""
     ran = rehearse(tmp_path, KEPT)
@@ -76,6 +77,7 @@ def test_ctrl_c_lets_the_script_unwind(tmp_path: Path) -> None:
     assert "Nothing was left running." in errors
 
 
+@pytest.mark.slow
 def test_a_second_ctrl_c_kills(tmp_path: Path) -> None:
     """A script that does not listen is killed, and what it had is told and ended."""
     with rehearsing(tmp_path, STUBBORN) as running:
@@ -90,6 +92,7 @@ def test_a_second_ctrl_c_kills(tmp_path: Path) -> None:
     assert "LEFT RUNNING" in errors
 
 
+@pytest.mark.slow
 def test_sigterm_is_passed_on(tmp_path: Path) -> None:
     """A rehearsal that is asked to end asks its script."""
     with rehearsing(tmp_path, WORKING) as running:
@@ -101,6 +104,7 @@ def test_sigterm_is_passed_on(tmp_path: Path) -> None:
     assert "Nothing was left running." in errors
 
 
+@pytest.mark.slow
 def test_a_killed_script_is_told_of_and_cleared_up(tmp_path: Path) -> None:
     """After ``kill -9`` of the script the report says what a cloud would still run."""
     with rehearsing(tmp_path, WORKING) as running:

@@ -6,6 +6,8 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
+import pytest
+
 from tests.rehearsal.rig import LAUNCH, rehearse
 
 if TYPE_CHECKING:
@@ -116,6 +118,7 @@ def test_hosts_are_left_alone(tmp_path: Path) -> None:
     assert "--cloud ec2" in ran.stderr
 
 
+@pytest.mark.slow
 def test_instances_stand_in_for_hosts(tmp_path: Path) -> None:
     """With --cloud there is one for each host, which bears its tags and gives them back."""
     ran = rehearse(tmp_path, HOSTS, "--cloud", "ec2")
@@ -132,6 +135,7 @@ def test_a_fork_of_the_script_is_not_led_astray(tmp_path: Path) -> None:
     assert ran.facts["places"] == []
 
 
+@pytest.mark.slow
 def test_faults_are_in_the_report(tmp_path: Path) -> None:
     """What the scenario did to a machine stands beside it, also where it was replaced."""
     ran = rehearse(tmp_path, LAUNCH, "--scenario", "dies_booting=0 dies_after=0.1")
