@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import tempfile
@@ -109,11 +110,10 @@ class Rehearsal:
         return record
 
     def _tell(self, record: Record) -> None:
-        try:
-            sys.stderr.write(as_text(record))
-            sys.stderr.flush()
-        except OSError:  # nobody reads it any more
-            sys.stderr = None  # as where there was none from the start
+        if sys.stderr is not None:
+            with contextlib.suppress(OSError):  # nobody reads it any more
+                sys.stderr.write(as_text(record))
+                sys.stderr.flush()
         if self.report is None:
             return
         try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import signal
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from precip_async.console import harmless
 
@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from precip_async.rehearsal.record import Place, Record, Started
 
 __all__ = ["as_json", "as_text"]
+
+#: The lab's own words for what no cloud has a word for.
+_WORDS: Final = {"broken": "server error", "failed": "fault of the lab"}
 
 
 def as_json(record: Record) -> str:
@@ -147,7 +150,8 @@ def _seconds(value: float | None) -> str:
     return "" if value is None else f"{value:.1f} s"
 
 
-def _times(what: str, count: int) -> str:
+def _times(code: str, count: int) -> str:
+    what = _WORDS.get(code, code)
     return what if count == 1 else f"{what} x{count}"
 
 
