@@ -15,6 +15,7 @@ from precip_async.errors import InvalidArgument
 from precip_async.experiments import of_settings
 from precip_async.rehearsal.casting import Role, cast, own_role
 from precip_async.rehearsal.played import Played, Stranger
+from precip_async.rehearsal.record import LOCAL
 
 if TYPE_CHECKING:
     from precip_async.detour import Source
@@ -147,6 +148,6 @@ def _role_of(cloud: Source) -> Role:
 def _name_of(cloud: Source) -> str:
     """What the report calls the place that the script speaks to."""
     if not isinstance(cloud, Cloud):
-        return "instances on this computer"
+        return LOCAL
     traits = cloud.traits
     return f"{traits.name} {traits.endpoint}".strip()

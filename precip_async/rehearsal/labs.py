@@ -21,13 +21,13 @@ if TYPE_CHECKING:
     from precip_async.clouds.local.cloud import Isolation
     from precip_async.lab.scenario import Scenario
 
-__all__ = ["Labs", "Stage"]
+__all__ = ["Labs", "Scene"]
 
 LONGEST_LINE: Final = 1 << 24  # bytes of what the script's side says at once
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Stage:
+class Scene:
     """One lab, and what it stands for."""
 
     lab: Lab
@@ -43,15 +43,15 @@ class Labs:
         isolation: How the machines are kept apart.
 
     Attributes:
-        stages: One for each cloud that the script spoke to, in their order.
+        scenes: One for each cloud that the script spoke to, in their order.
         told: What the script's side has told, in its order.
     """
 
     def __init__(self, scratch: Path, *, scenario: Scenario, isolation: Isolation) -> None:
-        self.stages: list[Stage] = []
+        self.scenes: list[Scene] = []
         self.told: list[dict[str, Any]] = []
         self._scratch, self._scenario, self._isolation = scratch, scenario, isolation
-        self._numbers: dict[tuple[str, str, str], int] = {}  # by what is played: its stage
+        self._numbers: dict[tuple[str, str, str], int] = {}  # by what is played: which scene
         self._open = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
@@ -77,7 +77,7 @@ class Labs:
                     continue
                 try:
                     answer = await self._answer(**facts["ask"])
-                except ExperimentException as error:
+                except (ExperimentException, OSError) as error:
                     answer = {"error": str(error)}
                 answer["id"] = facts["id"]
                 writer.write(json.dumps(answer).encode() + b"\n")
@@ -93,7 +93,7 @@ class Labs:
         """What the lab that plays `stands_for` is reached by; it is opened where it isn't yet."""
         played = (dialect, region, stands_for)
         if played not in self._numbers:
-            directory = self._scratch / f"lab-{len(self.stages)}"
+            directory = self._scratch / f"lab-{len(self.scenes)}"
             await anyio.Path(directory).mkdir(exist_ok=True)  # one that did not open has left it
             lab = Lab(
                 dialect,
@@ -103,10 +103,10 @@ class Labs:
                 region=region,
             )
             await self._open.enter_async_context(lab)
-            self._numbers[played] = len(self.stages)
-            self.stages.append(Stage(lab=lab, stands_for=stands_for))
+            self._numbers[played] = len(self.scenes)
+            self.scenes.append(Scene(lab=lab, stands_for=stands_for))
         number = self._numbers[played]
-        lab = self.stages[number].lab
+        lab = self.scenes[number].lab
         if zone is not None:
             lab.add_zone(zone)  # which there are in truth is not known here
         return {

@@ -2,88 +2,73 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import socket
-import sys
 import time
 from typing import TYPE_CHECKING, Final
 
 import anyio
 
+from precip_async.errors import ExperimentException
 from precip_async.reaping import reap
 from precip_async.rehearsal.labs import Labs
 from precip_async.rehearsal.record import Record, local_place, recorded
+from precip_async.rehearsal.report import say
 from precip_async.rehearsal.script import command
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator
     from pathlib import Path
 
     from anyio.abc import Process
 
-    from precip_async.clouds.local.cloud import Isolation
-    from precip_async.lab.scenario import Scenario
+    from precip_async.rehearsal.record import Place
+    from precip_async.rehearsal.rehearse import Rehearsal
 
 __all__ = ["ENDINGS", "Performance"]
 
 ENDINGS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 UNWIND: Final = 60.0  # seconds for a script that was interrupted, or asked to end
 LAST_WORDS: Final = 2.0  # seconds for what the script's side has told to arrive
+LOOK: Final = 30.0  # seconds for all labs to say what there is
 END_LOCAL: Final = 30.0  # seconds for ending local instances that were to be kept
 
 
 class Performance:
-    """One run of a script in a process of its own, with labs in the place of its clouds.
+    """One run of a script in a process of its own, with labs in the place of its clouds."""
 
-    Args:
-        script: The path of the script.
-        arguments: The script's own.
-        cloud: What plays every cloud of the script; ``None``: each is played by its own kind.
-        scenario: What is to go wrong in each lab.
-        isolation: How the labs' machines are kept apart.
-    """
-
-    def __init__(
-        self,
-        script: str,
-        arguments: Sequence[str],
-        *,
-        cloud: str | None,
-        scenario: Scenario,
-        isolation: Isolation,
-    ) -> None:
-        self._script, self._arguments, self._cloud = script, arguments, cloud
-        self._scenario, self._isolation = scenario, isolation
+    def __init__(self, rehearsal: Rehearsal) -> None:
+        self._rehearsal = rehearsal
         self._process: Process | None = None  # while it runs
 
-    async def run(self, scratch: Path, *, scenario: str) -> Record:
+    async def run(self, scratch: Path) -> Record:
         """Run the script to its end, and end what it left; what there was to be seen.
 
         Args:
             scratch: An empty directory for all that is written.
-            scenario: What the scenario is called in the record.
+
+        Raises:
+            ExperimentException: A lab can't say what there is.
 
         If cancelled, the script is killed.
         """
-        labs = Labs(scratch, scenario=self._scenario, isolation=self._isolation)
+        rehearsal = self._rehearsal
+        labs = Labs(scratch, scenario=rehearsal.plot, isolation=rehearsal.isolation)
         async with labs:
             began = time.monotonic()
             code = await self._run(labs, scratch)
             seconds = time.monotonic() - began
-            places = [
-                await recorded(stage, number, labs.told) for number, stage in enumerate(labs.stages)
-            ]
-            local = local_place(labs.told)
-            if local is not None:
+            places = await _places(labs)
+            if local := local_place(labs.told):
                 places.append(local)
-                with anyio.move_on_after(END_LOCAL, shield=True):
-                    await reap(home=scratch / "home", end=True)
+                await _end_local(scratch / "home")
         remarks = (str(one["text"]) for one in labs.told if one["tell"] == "Remark")
         return Record(
-            script=self._script,
+            script=rehearsal.script,
             exit_code=code,
             seconds=seconds,
-            scenario=scenario,
+            scenario=rehearsal.scenario,
             places=tuple(places),
             remarks=tuple(dict.fromkeys(remarks)),
         )
@@ -100,13 +85,12 @@ class Performance:
                 if script is None:  # what is being closed is bounded by itself
                     continue
                 if number != signal.SIGINT:
-                    script.send_signal(number)
+                    _send(script, number)
                 elif interrupted:
-                    script.kill()
-                    continue
+                    _send(script, signal.SIGKILL)
                 if not interrupted:
                     interrupted = True
-                    sys.stderr.write(
+                    say(
                         f"precip: interrupted; the script has {UNWIND:.0f} s to unwind"
                         " (Ctrl-C again kills it)\n"
                     )
@@ -114,22 +98,27 @@ class Performance:
 
     async def _run(self, labs: Labs, scratch: Path) -> int:
         ours, theirs = socket.socketpair()
-        with theirs:
-            line = command(
-                self._script,
-                self._arguments,
-                line=theirs.fileno(),
-                scratch=scratch,
-                cloud=self._cloud,
-            )
-            process = await anyio.open_process(
-                line, stdin=None, stdout=None, stderr=None, pass_fds=[theirs.fileno()]
-            )
+        with ours:
+            with theirs:
+                line = command(
+                    self._rehearsal.script,
+                    self._rehearsal.arguments,
+                    line=theirs.fileno(),
+                    scratch=scratch,
+                    cloud=self._rehearsal.cloud,
+                )
+                process = await anyio.open_process(
+                    line, stdin=None, stdout=None, stderr=None, pass_fds=[theirs.fileno()]
+                )
+            return await self._end_of(process, labs, ours)
+
+    async def _end_of(self, process: Process, labs: Labs, line: socket.socket) -> int:
+        """Answer the script until it ends; its exit code."""
         async with process, anyio.create_task_group() as tasks:
             told = anyio.Event()
 
             async def listen() -> None:
-                await labs.serve(ours)
+                await labs.serve(line)
                 told.set()
 
             tasks.start_soon(listen)
@@ -142,8 +131,34 @@ class Performance:
         return code
 
 
+async def _places(labs: Labs) -> list[Place]:
+    try:
+        with anyio.fail_after(LOOK):
+            return [
+                await recorded(scene, number, labs.told) for number, scene in enumerate(labs.scenes)
+            ]
+    except TimeoutError as error:
+        raise ExperimentException(
+            f"a lab has not said within {LOOK:.0f} s what there is"
+        ) from error
+
+
+async def _end_local(home: Path) -> None:
+    """End local instances that were to be kept."""
+    with anyio.move_on_after(END_LOCAL, shield=True):
+        try:
+            await reap(home=home, end=True)
+        except ExperimentException as error:  # the report is wanted all the same
+            say(f"precip: {error}\n")
+
+
 async def _kill_late(script: Process) -> None:
     with anyio.move_on_after(UNWIND):
         await script.wait()
         return
-    script.kill()
+    _send(script, signal.SIGKILL)
+
+
+def _send(script: Process, number: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError):  # it has ended just now
+        script.send_signal(number)

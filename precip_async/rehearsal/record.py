@@ -11,11 +11,11 @@ if TYPE_CHECKING:
 
     from precip_async.lab.lab import LabInstance
     from precip_async.lab.service import LabCall
-    from precip_async.rehearsal.labs import Stage
+    from precip_async.rehearsal.labs import Scene
 
 LOCAL: Final = "instances on this computer"
 
-__all__ = ["Calls", "Place", "Record", "Started", "local_place", "recorded"]
+__all__ = ["LOCAL", "Calls", "Place", "Record", "Started", "local_place", "recorded"]
 
 End = Literal["ended", "kept", "left"]
 
@@ -162,14 +162,14 @@ class Told:
         return tuple(self.launched.get(instance_id.lower(), {}).get("tags", ()))
 
 
-async def recorded(stage: Stage, number: int, told: Sequence[Mapping[str, Any]]) -> Place:
+async def recorded(scene: Scene, number: int, told: Sequence[Mapping[str, Any]]) -> Place:
     """What was done in one lab."""
-    lab, heard = stage.lab, Told(told, number)
+    lab, heard = scene.lab, Told(told, number)
     instances = tuple(_started(one, heard) for one in await lab.instances())
     kept = {one.id for one in instances if one.end == "kept"}
     return Place(
         dialect=lab.dialect,
-        stands_for=stage.stands_for,
+        stands_for=scene.stands_for,
         isolation=lab.isolation,
         instances=instances,
         calls=counted(lab.calls),

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import sys
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import anyio
 import anyio.to_thread
@@ -17,7 +15,7 @@ from precip_async.errors import ExperimentException, InvalidArgument
 from precip_async.lab.scenario import Scenario
 from precip_async.rehearsal.casting import cast
 from precip_async.rehearsal.performance import ENDINGS, Performance
-from precip_async.rehearsal.report import as_json, as_text
+from precip_async.rehearsal.report import as_json, as_text, say
 
 if TYPE_CHECKING:
     import signal
@@ -27,6 +25,8 @@ if TYPE_CHECKING:
     from precip_async.rehearsal.record import Record
 
 __all__ = ["Rehearsal"]
+
+CLEAR: Final = 30.0  # seconds for removing what was written, which is little
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,44 +76,32 @@ class Rehearsal:
         Raises:
             ExperimentException: The report can't be written; stderr has it all the same.
         """
-        performance = Performance(
-            self.script,
-            self.arguments,
-            cloud=self.cloud,
-            scenario=self.plot,
-            isolation=self.isolation,
-        )
         with anyio.open_signal_receiver(*ENDINGS) as signals:
-            record = await self._performed(performance, signals)
+            record = await self._performed(signals)
             await anyio.to_thread.run_sync(self._tell, record)
         if record.exit_code < 0:
             return 128 - record.exit_code
         return record.exit_code or int(bool(record.left))
 
-    async def _performed(
-        self, performance: Performance, signals: AsyncIterator[signal.Signals]
-    ) -> Record:
-        failure: ExperimentException | None = None
+    async def _performed(self, signals: AsyncIterator[signal.Signals]) -> Record:
+        performance, failure = Performance(self), None
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(performance.heed, signals)
             scratch = await anyio.to_thread.run_sync(_scratch)
             try:
-                record = await performance.run(Path(scratch.name), scenario=self.scenario)
+                record = await performance.run(Path(scratch.name))
             except ExperimentException as error:
                 failure = error  # raised below by itself, and not as one of a group
             finally:
-                with anyio.CancelScope(shield=True):  # a few files: it takes no time
-                    await anyio.to_thread.run_sync(scratch.cleanup)
+                with anyio.move_on_after(CLEAR, shield=True):
+                    await anyio.to_thread.run_sync(scratch.cleanup, abandon_on_cancel=True)
             tasks.cancel_scope.cancel()
         if failure is not None:
             raise failure
         return record
 
     def _tell(self, record: Record) -> None:
-        if sys.stderr is not None:
-            with contextlib.suppress(OSError):  # nobody reads it any more
-                sys.stderr.write(as_text(record))
-                sys.stderr.flush()
+        say(as_text(record))
         if self.report is None:
             return
         try:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
+import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Final
 
@@ -14,10 +16,18 @@ if TYPE_CHECKING:
 
     from precip_async.rehearsal.record import Place, Record, Started
 
-__all__ = ["as_json", "as_text"]
+__all__ = ["as_json", "as_text", "say"]
 
 #: The lab's own words for what no cloud has a word for.
 _WORDS: Final = {"broken": "server error", "failed": "fault of the lab"}
+
+
+def say(text: str) -> None:
+    """Write `text` to stderr, if anybody reads that."""
+    if sys.stderr is not None:
+        with contextlib.suppress(OSError):
+            sys.stderr.write(text)
+            sys.stderr.flush()
 
 
 def as_json(record: Record) -> str:

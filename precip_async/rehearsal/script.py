@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from precip_async.detour import set_detour
 from precip_async.rehearsal.classic import hint, provide_precip, provide_variables
 from precip_async.rehearsal.guide import Guide
+from precip_async.rehearsal.report import say
 from precip_async.rehearsal.wire import Wire
 
 if TYPE_CHECKING:
@@ -37,12 +38,7 @@ _ABSENT: Final = ("prepared", "sys")  # what it leaves behind otherwise
 
 
 def command(
-    script: str,
-    arguments: Sequence[str],
-    *,
-    line: int,
-    scratch: Path,
-    cloud: str | None,
+    script: str, arguments: Sequence[str], *, line: int, scratch: Path, cloud: str | None
 ) -> list[str]:
     """How the child is started.
 
@@ -108,13 +104,15 @@ class _Traceback:
         while trace is not None and trace.tb_frame.f_code.co_filename != self._path:
             trace = trace.tb_next
         traceback.print_exception(kind, error, trace)
-        if isinstance(error, SyntaxError) and error.filename == self._path and hint(error):
-            sys.stderr.write(f"precip: {hint(error)}\n")
+        advice = ""
+        if isinstance(error, SyntaxError) and error.filename == self._path:
+            advice = hint(error)
+        if advice:
+            say(f"precip: {advice}\n")
 
 
 def _end_with_it(scratch: Path) -> None:
     """End this process at once: the rehearsal has gone, and with it all labs and their machines."""
-    sys.stderr.write("precip: the rehearsal has been ended from outside, and the script with it\n")
-    sys.stderr.flush()
+    say("precip: the rehearsal has been ended from outside, and the script with it\n")
     shutil.rmtree(scratch, ignore_errors=True)
     os.kill(os.getpid(), signal.SIGKILL)

@@ -13,7 +13,7 @@ import queue
 import threading
 from typing import TYPE_CHECKING, Any, Final
 
-from precip_async.errors import CloudError, ExperimentException
+from precip_async.errors import ExperimentException
 
 if TYPE_CHECKING:
     import socket
@@ -55,8 +55,8 @@ class Wire:
         """What the rehearsal answers. Blocks.
 
         Raises:
-            CloudError: It can't do what is asked for.
-            ExperimentException: This is a fork of the script's process.
+            ExperimentException: It can't do what is asked for, or this is a fork of the script's
+                process.
         """
         if self._process != os.getpid():
             raise ExperimentException(
@@ -69,11 +69,11 @@ class Wire:
         try:
             answer = self._waiting[number].get(timeout=ANSWER)
         except queue.Empty:
-            answer = {"error": f"the rehearsal has not answered within {ANSWER:.0f} s"}
+            answer = {"error": f"no answer within {ANSWER:.0f} s"}
         finally:
             del self._waiting[number]
         if "error" in answer:
-            raise CloudError(answer["error"], cloud="lab", operation="open")
+            raise ExperimentException(f"the rehearsal: {answer['error']}")
         return answer
 
     def _write(self) -> None:
