@@ -9,6 +9,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Final
 
 from precip_async import sync
+from precip_async.lab.http import HOST
 
 if TYPE_CHECKING:
     from collections.abc import MutableMapping
@@ -38,9 +39,14 @@ def provide_precip() -> None:
 
 
 def provide_variables(environment: MutableMapping[str, str]) -> None:
-    """Set those variables of the manual's examples that nobody has set."""
+    """Set those variables of the manual's examples that nobody has set, and keep off proxies."""
     for name, value in STAND_INS.items():
         environment.setdefault(name, value)
+    if any(name.lower() in ("http_proxy", "https_proxy") for name in environment):
+        # a proxy could not reach the lab, and is not to hear of it
+        spared = environment.get("no_proxy") or environment.get("NO_PROXY") or ""
+        both = spared if spared == "*" else ",".join(filter(None, [spared, HOST]))
+        environment["no_proxy"] = environment["NO_PROXY"] = both
 
 
 def hint(error: SyntaxError) -> str:

@@ -44,6 +44,7 @@ def test_two_clouds_are_two_labs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("EC2_URL", "https://cloud.example.org:8773/services/Cloud")
     for name, value in SECRETS.items():
         monkeypatch.setenv(name, value)
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")  # where nobody is
     bad_day = ("--scenario", "boot=1..2", "--scenario", "throttled=0.3", "--seed", "1")
 
     ran = rehearse(tmp_path, for_python_3(TWO_CLOUDS), *bad_day)

@@ -13,7 +13,7 @@ from precip_async.clouds.ec2_endpoint import parse_endpoint
 from precip_async.lab.dialects import DIALECTS as PLAYED
 from precip_async.lab.service import LabCall
 from precip_async.rehearsal.casting import FAMILIES, cast
-from precip_async.rehearsal.classic import hint
+from precip_async.rehearsal.classic import hint, provide_variables
 from precip_async.rehearsal.guide import Guide
 from precip_async.rehearsal.record import Calls, Place, Record, Started, counted
 from precip_async.rehearsal.report import as_text
@@ -183,6 +183,23 @@ def test_a_hint_is_python(line: str, advice: str) -> None:
 
     assert told.endswith(advice)
     assert bool(told) == bool(advice)
+
+
+@pytest.mark.parametrize(
+    ("given", "spared"),
+    [
+        ({"HTTPS_PROXY": "http://proxy:1"}, "127.0.0.1"),
+        ({"http_proxy": "http://proxy:1", "NO_PROXY": "inside"}, "inside,127.0.0.1"),
+        ({"http_proxy": "http://proxy:1", "no_proxy": "*", "NO_PROXY": "x"}, "*"),
+        ({}, None),
+    ],
+)
+def test_labs_are_not_asked_through_a_proxy(given: dict[str, str], spared: str | None) -> None:
+    """Where there is a proxy, this computer is left out; else the environment stays as it is."""
+    environment = dict(given)
+    provide_variables(environment)
+
+    assert environment.get("no_proxy") == environment.get("NO_PROXY") == spared
 
 
 def test_calls_are_counted_by_what_became_of_them() -> None:
