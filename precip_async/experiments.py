@@ -22,6 +22,7 @@ __all__ = [
     "LocalExperiment",
     "NimbusExperiment",
     "OpenStackExperiment",
+    "of_settings",
 ]
 
 
@@ -69,7 +70,7 @@ class EC2Experiment(Experiment):
             secret_key=secret_key,
             session_token=session_token,
             profile=profile,
-            **_of_settings(Settings(**shared)),
+            **of_settings(Settings(**shared)),
         )
         super().__init__(cloud, **shared)
 
@@ -103,7 +104,7 @@ class _PrivateCloudExperiment(Experiment):
             endpoint=parse_endpoint(endpoint, *candidates),
             access_key=access_key,
             secret_key=secret_key,
-            **_of_settings(Settings(**shared)),
+            **of_settings(Settings(**shared)),
         )
         super().__init__(cloud, **shared)
 
@@ -126,7 +127,7 @@ class NimbusExperiment(_PrivateCloudExperiment):
     _dialects = "NIMBUS"
 
 
-def _of_settings(settings: Settings) -> dict[str, Any]:
+def of_settings(settings: Settings) -> dict[str, Any]:
     """What a cloud that speaks EC2 has to know of the shared keywords."""
     verify = settings.verify
     return {

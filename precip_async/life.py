@@ -7,16 +7,15 @@ from typing import TYPE_CHECKING, Self
 import anyio
 import anyio.to_thread
 
+from precip_async.detour import taken
 from precip_async.errors import ExperimentClosed
 from precip_async.fanout import in_child_task
 from precip_async.home.names import checked_name, default_name
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from types import TracebackType
 
-    from precip_async.clouds.base import Cloud
-    from precip_async.home.directory import Home
+    from precip_async.detour import Source
     from precip_async.limits import Limits
     from precip_async.settings import Settings
     from precip_async.stage import Stage
@@ -27,8 +26,8 @@ __all__ = ["Life"]
 class Life:
     """What holds for every experiment before and after its verbs."""
 
-    def __init__(self, cloud: Cloud | Callable[[Home], Cloud], settings: Settings) -> None:
-        self._cloud, self._settings = cloud, settings
+    def __init__(self, cloud: Source, settings: Settings) -> None:
+        self._cloud, self._settings = taken(cloud, settings)
         self._name = default_name() if settings.name is None else checked_name(settings.name)
         self._open_stage: Stage | None = None
         self._opening = self._closed = False

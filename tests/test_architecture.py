@@ -19,11 +19,11 @@ STOREYS: dict[str, tuple[str, ...]] = {
     "edges": ("clouds", "home", "ssh"),
     "lab": ("lab",),
     "conduct": (
-        *("boot", "ending", "experiment", "fanout", "how", "launch", "life", "reach", "reaping"),
-        *("settings", "stage", "work"),
+        *("boot", "detour", "ending", "experiment", "fanout", "how", "launch", "life", "reach"),
+        *("reaping", "settings", "stage", "work"),
     ),
     "experiments": ("experiments",),
-    "faces": ("cli", "console", "portal", "sync", "testing"),
+    "faces": ("cli", "console", "portal", "rehearsal", "sync", "testing"),
     "surface": ("", "__main__"),
 }
 OPEN = ("ground", "conduct", "faces")

@@ -51,7 +51,7 @@ asyncio.run(notebook(json.load(sys.stdin)))
 FENCED = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 pages = pytest.mark.parametrize("page", [README, *PAGES], ids=lambda page: page.stem)
-SLOW = {"local"}  # it waits for instances that never boot
+SLOW = {"local", "rehearsal"}  # they wait for instances that never boot, or boot late
 notebooks = pytest.mark.parametrize(
     "page",
     [

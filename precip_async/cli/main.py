@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import anyio
 
+from precip_async.cli.rehearse import add_rehearse
 from precip_async.errors import ExperimentException
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ def _parser() -> argparse.ArgumentParser:
     reap.add_argument("--experiment", metavar="NAME", help="only this experiment's")
     reap.add_argument("--home", metavar="DIR", help="default: $PRECIP_HOME, else ~/.precip")
     reap.set_defaults(command=_reap)
+    add_rehearse(commands)
     return parser
 
 

@@ -128,6 +128,41 @@ class EC2Cloud:
         """How the cloud speaks; known for sure once `prepare` has returned."""
         return self._parts.calls.dialect if self._parts else self._dialects[-1]
 
+    @property
+    def region(self) -> str:
+        """What requests are signed for."""
+        return self._region
+
+    @property
+    def zone(self) -> str | None:
+        """Where instances are placed; ``None``: the cloud's choice."""
+        return self._zone
+
+    def elsewhere(
+        self,
+        *,
+        endpoint: Endpoint,
+        access_key: str,
+        secret_key: str,
+        verify: bool | Path,
+        ssh_port: int,
+    ) -> EC2Cloud:
+        """The same cloud at another place, with other credentials; nothing is shared with it."""
+        return EC2Cloud(
+            dialect=self._dialects,
+            endpoint=endpoint,
+            region=self._region,
+            zone=self._zone,
+            access_key=access_key,
+            secret_key=secret_key,
+            verify=verify,
+            ssh_cidr=self._ssh[0],
+            ssh_port=ssh_port,
+            public=self._public,
+            root_login=self._root_login,
+            max_lifetime=self._max_lifetime,
+        )
+
     def check_options(self, options: Mapping[str, Any]) -> None:
         """Raise `InvalidArgument` where `options` can't be launch parameters there."""
         checked_options(self.dialect, options)

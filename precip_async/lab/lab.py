@@ -43,6 +43,7 @@ class LabInstance:
     Attributes:
         id: The cloud's id for it.
         ordinal: Which of all that were launched, from 0.
+        image_id: What it was launched from, and `instance_type` as what.
         state: What the cloud says it is.
         alive: Whether it would be found on a bill, or counts against a quota: it is, or may become,
             anything, or failed in a way that has to be cleared up, and nobody has asked for its
@@ -60,6 +61,8 @@ class LabInstance:
 
     id: str
     ordinal: int
+    image_id: str
+    instance_type: str
     state: str
     alive: bool
     machine_id: str
@@ -188,6 +191,10 @@ class Lab:
         """Every call that was made, in order."""
         return self._service.calls
 
+    def add_zone(self, zone: str) -> None:
+        """Have a further zone: regions differ in how many they have, and the lab has three."""
+        self._account.add_zone(zone)
+
     async def instances(self) -> tuple[LabInstance, ...]:
         """Every instance that was ever launched, in order, as it is now."""
         await self._account.look()
@@ -205,6 +212,8 @@ class Lab:
         return LabInstance(
             id=one.id,
             ordinal=one.ordinal,
+            image_id=one.image_id,
+            instance_type=one.kind,
             state=state,
             alive=one.alive or (state == "error" and not one.gone),
             machine_id=one.machine_id,
