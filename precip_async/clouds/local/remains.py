@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import time
 from typing import TYPE_CHECKING, Final
@@ -53,7 +52,7 @@ def clear(state: State) -> None:
     record = state.read()
     if record is not None and record.isolation == "process" and record.machines:
         _kill_marked(set(record.machines))
-    shutil.rmtree(state.path)
+    state.remove()
 
 
 async def claim(state: State, *, patience: float) -> int | None:

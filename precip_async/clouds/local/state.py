@@ -13,9 +13,11 @@ Standard library only: the warden imports it.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
+import shutil
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote, unquote
@@ -109,6 +111,21 @@ class State:
                 os.close(lock)
                 raise
             os.close(lock)  # locked, but removed meanwhile: a lock on nothing
+
+    def remove(self) -> None:
+        """Remove the directory, whose lock is ours, and goes last. Blocks."""
+        # Without its lock a directory is anybody's to claim, and to clear at the same time.
+        for entry in [*self.path.iterdir()]:
+            if entry.is_dir() and not entry.is_symlink():
+                shutil.rmtree(entry)
+            elif entry.name != _LOCK:
+                entry.unlink()
+        (self.path / _LOCK).unlink()
+        try:
+            self.path.rmdir()
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise  # else somebody has claimed it by now
 
     def read(self) -> Record | None:
         """The record; ``None`` while there is none, or when it is not of our making."""

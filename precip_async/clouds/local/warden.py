@@ -14,7 +14,6 @@ import asyncio
 import contextlib
 import json
 import os
-import shutil
 import signal
 import socket
 import sys
@@ -160,7 +159,7 @@ def main() -> None:
         # Until 3.12 the default watches each child in a thread of its own.
         asyncio.set_child_watcher(asyncio.PidfdChildWatcher())
     asyncio.run(_serve(facts, state, record))
-    shutil.rmtree(state.path)
+    state.remove()
 
 
 async def _serve(facts: dict[str, Any], state: State, record: Record) -> None:
