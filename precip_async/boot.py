@@ -221,7 +221,9 @@ class Boot:
         if self._trouble is not None:
             seen, advice = f"the cloud can't be asked: {self._trouble}", ""
         elif instance.state == "pending":
-            seen, advice = "the cloud says that it is pending", "give it more time"
+            known = self._machines.get(instance.id)
+            reason = known.reason if known is not None else ""
+            seen, advice = reason or "the cloud says that it is pending", "give it more time"
         else:
             seen, advice = (
                 "it runs, and has no address",
