@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from precip_async import Experiment
+    from precip_async.clouds.local.cloud import Isolation
     from precip_async.events import Event
     from precip_async.lab.scenario import Scenario
     from precip_async.lab.service import LabCall
@@ -166,6 +167,7 @@ async def rehearsed(
     scenario: Scenario | None = None,
     *,
     fleet: bool = False,
+    isolation: Isolation = "process",
     **given: Any,
 ) -> AsyncIterator[Rehearsal]:
     """A rehearsal in `directory`; what is given goes to the experiment's constructor."""
@@ -175,7 +177,7 @@ async def rehearsed(
     async with Lab(
         dialect,
         directory=machines,
-        isolation="process",
+        isolation=isolation,
         region=REGION,
         scenario=scenario,
         fleet=fleet,
