@@ -76,6 +76,7 @@ class Boot:
         self._round = anyio.Event()  # set when a round is over, and made anew
         self._machines: Mapping[str, Machine] = {}
         self._trouble: CloudError | None = None  # why the last round brought nothing
+        self._given_up: set[Instance] = set()  # by the latest wait for them
         self._asked_at = self._changed_at = float("-inf")
 
     async def wait(self, instances: Sequence[Instance], timeout: float | None) -> None:
@@ -94,13 +95,19 @@ class Boot:
         began = time.monotonic()
         await self._reach.recall(instances)
         missing = [instance for instance in instances if instance.state != "ready"]
+        self._given_up.difference_update(missing)
         self._announce_waiting(instances)
         with anyio.move_on_after(timeout) as scope:
             async with task_group() as poller:
                 poller.start_soon(self._poll)
-                async with task_group() as tasks:
-                    for instance in missing:
-                        tasks.start_soon(self._drive_one, instance, instances)
+                driven = missing
+                while driven:
+                    async with task_group() as tasks:
+                        for instance in driven:
+                            tasks.start_soon(self._drive_one, instance, instances)
+                    # one that was ready may have been seen to end while the others booted
+                    lapsed = [one for one in missing if one.state == "failed"]
+                    driven = [one for one in lapsed if one not in self._given_up]
                 poller.cancel_scope.cancel()
         await self._reach.pin()
         if missing := [one for one in missing if one.alive and one.state != "ready"]:
@@ -214,7 +221,9 @@ class Boot:
         if self._trouble is not None:
             seen, advice = f"the cloud can't be asked: {self._trouble}", ""
         elif instance.state == "pending":
-            seen, advice = "the cloud says that it is pending", "give it more time"
+            known = self._machines.get(instance.id)
+            reason = known.reason if known is not None else ""
+            seen, advice = reason or "the cloud says that it is pending", "give it more time"
         else:
             seen, advice = (
                 "it runs, and has no address",
@@ -290,6 +299,7 @@ class Boot:
             stage = known.stage  # how far it came before that
         instance.diagnosis = BootDiagnosis(stage=stage, seen=seen, advice=advice)
         instance.state = "failed"
+        self._given_up.add(instance)
         self._announce_state(instance)
 
     def _announce_state(self, instance: Instance) -> None:

@@ -208,13 +208,15 @@ class Launcher:
         except (TimeoutError, EndpointUnreachable) as error:
             if found := await self._sweep(request):
                 return found
-            silent = f"no answer within {limits.launch_timeout:g} s"
+            said, why = f"no answer within {limits.launch_timeout:g} s", ""
+            if isinstance(error, CloudError):
+                said, why = error.message, f"{error.hint}; " * bool(error.hint)
             raise CloudError(
-                str(error) if isinstance(error, CloudError) else silent,
+                said,
                 cloud=self._cloud.traits.name,
                 operation="provision",
-                hint="nothing that it may have started was found so far; it is looked for again "
-                f"when the experiment is closed (in the journal it is {request.token})",
+                hint=f"{why}nothing that it may have started was found so far; it is looked for "
+                f"again when the experiment is closed (in the journal it is {request.token})",
             ) from error
         except ExperimentException as error:
             del self._lost[request.token]

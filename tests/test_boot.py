@@ -604,6 +604,29 @@ async def test_one_that_dies_while_it_is_probed_is_replaced(at: Bench) -> None:
     assert instance.launches == 2
 
 
+async def test_one_that_dies_once_it_is_ready_is_replaced_while_others_boot(at: Bench) -> None:
+    """What the cloud says of one that was ready a moment ago is no reason to end the wait."""
+    early, late = await at.provision(2)
+    old = early.id
+
+    async def answer(target: Target) -> None:
+        if target.instance_id == old:
+            await eventually(lambda: at.cloud.count("describe"))
+        elif target.instance_id == late.id:
+            await eventually(lambda: early.state == "failed")
+
+    async def die(_: object) -> None:
+        if at.cloud.count("describe") == 1:  # asked for while both were booting
+            await eventually(lambda: early.state == "ready")
+            at.cloud.say(old, state="terminated", reason="spot price")
+
+    at.connector.answer, at.cloud.before["describe"] = answer, die
+    await at.boot.wait([early, late], 5)
+
+    assert early.id != old
+    assert [early.state, late.state] == ["ready", "ready"]
+
+
 async def test_one_that_is_late_is_replaced_after_its_boot_timeout(at: Bench) -> None:
     """With boot_timeout= the launch is given up that long after it, and what was seen is told."""
     (instance,) = await at.provision(boot_timeout=0.2)

@@ -10,52 +10,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from precip_async import (
-    EC2Experiment,
-    EucalyptusExperiment,
-    Experiment,
-    NimbusExperiment,
-    OpenStackExperiment,
-    sync,
-)
+from precip_async import EC2Experiment, sync
 from precip_async.lab.lab import Lab
+from tests.rehearsal import IMAGES, REGION, experiment_on
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from precip_async.settings import Shared
 
-REGION = "us-east-1"
-COLUMNS = {
-    "amazon": "ami-0abcdef1234567890",
-    "nova-essex": "ami-0000004c",
-    "nova-havana": "ami-0000004c",
-    "nova-kilo": "ami-0000004c",
-    "ec2-api": "ami-0000004c",
-    "eucalyptus-3": "emi-77373D4C",
-    "eucalyptus-4": "emi-77373d4c",
-    "nimbus": "centos-5.7-x64.gz",
-}
-
-
-def on(lab: Lab, home: Path) -> Experiment:
-    """An experiment on the cloud that `lab` plays, as a user of that cloud would make it."""
-    shared: Shared = {"home": home, "ssh_port": lab.ssh_port}
-    keys = (lab.access_key, lab.secret_key)
-    if lab.ca_file is not None:
-        shared["verify"] = lab.ca_file
-    if lab.dialect == "amazon":
-        return EC2Experiment(REGION, lab.endpoint, *keys, **shared)
-    if lab.dialect == "nimbus":
-        return NimbusExperiment(lab.endpoint, *keys, **shared)
-    if lab.dialect.startswith("eucalyptus"):
-        return EucalyptusExperiment(lab.endpoint, *keys, **shared)
-    # A bare host means the path that OpenStack had longest; these two have none.
-    bare = lab.dialect in ("nova-kilo", "ec2-api")
-    return OpenStackExperiment(lab.endpoint.rstrip("/") + "/" * bare, *keys, **shared)
-
-
-@pytest.mark.parametrize(("dialect", "image"), COLUMNS.items(), ids=COLUMNS)
+@pytest.mark.parametrize(("dialect", "image"), IMAGES.items(), ids=IMAGES)
 async def test_an_experiment_lives_and_leaves_nothing(
     tmp_path: Path, dialect: str, image: str
 ) -> None:
@@ -66,7 +29,7 @@ async def test_an_experiment_lives_and_leaves_nothing(
     (tmp_path / "lab").mkdir()
 
     async with Lab(dialect, directory=tmp_path / "lab", isolation="process", region=REGION) as lab:
-        async with on(lab, tmp_path / "home") as exp:
+        async with experiment_on(lab, tmp_path / "home") as exp:
             await exp.provision(image, count=3, tags=["worker"])
             ready = await exp.wait(timeout=45)
             names = await exp.run(["worker"], "id -un", parallel=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -21,7 +22,7 @@ from precip_async.clouds.ec2_launch import Launches
 from precip_async.clouds.ec2_pace import Pace
 from precip_async.clouds.ec2_roster import Roster
 from precip_async.clouds.ec2_wire import checked_options, machine_of
-from precip_async.errors import CloudError, EndpointUnreachable, InvalidArgument
+from precip_async.errors import CloudError, EndpointUnreachable, InvalidArgument, Throttled
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -33,8 +34,9 @@ if TYPE_CHECKING:
 
 __all__ = ["EC2Cloud"]
 
-FIRST_ANSWER: Final = 18.0  # seconds until it is known whether the cloud answers us
+FIRST_ANSWER: Final = 15.0  # seconds until it is known whether the cloud answers us
 FIRST_PATIENCE: Final = 12.0  # seconds in which it is asked again when it has no answer yet
+THROTTLED_PATIENCE: Final = 60.0  # likewise, when it only wants to be asked later
 RELEASE: Final = 120.0  # seconds for giving back addresses and key pairs
 
 # There is no default network: a launch can name one, and says so if it does not (section 6).
@@ -186,19 +188,23 @@ class EC2Cloud:
                 stacklevel=2,
             )
         self._keep = access.keep
-        try:
-            with anyio.fail_after(FIRST_ANSWER):
-                client = await self._connected()
-                dialect = await recognised(client, self._dialects, FIRST_PATIENCE)
-                parts = self._built(Calls(dialect, client, Pace(dialect)), access)
-                await parts.keys.check(FIRST_PATIENCE)
-        except TimeoutError as error:
-            raise EndpointUnreachable(
-                f"no answer from {self.traits.endpoint} within {FIRST_ANSWER:.0f} s",
-                cloud=self._dialects[0].title,
-                operation="prepare",
-                hint="check the endpoint's host and port, and the network in between",
-            ) from error
+        client, began = None, time.monotonic()
+        while True:
+            try:
+                with anyio.fail_after(FIRST_ANSWER):
+                    client = client or await self._connected()
+                    parts = await self._answered(client, access)
+                break
+            except Throttled:  # it answers, and is only to be asked later
+                if time.monotonic() - began > THROTTLED_PATIENCE:
+                    raise
+            except TimeoutError as error:
+                raise EndpointUnreachable(
+                    f"no answer from {self.traits.endpoint} within {FIRST_ANSWER:.0f} s",
+                    cloud=self._dialects[0].title,
+                    operation="prepare",
+                    hint="check the endpoint's host and port, and the network in between",
+                ) from error
         await parts.keys.register()
         try:
             await parts.groups.ready()
@@ -284,6 +290,18 @@ class EC2Cloud:
 
     # -- how ---------------------------------------------------------------------------------
 
+    async def _answered(self, client: Client, access: Access) -> _Parts:
+        """What there is to work with, once the cloud has answered.
+
+        Raises:
+            CloudError: It does not, or says no.
+        """
+        until = time.monotonic() + FIRST_PATIENCE
+        dialect = await recognised(client, self._dialects, FIRST_PATIENCE)
+        parts = self._built(Calls(dialect, client, Pace(dialect)), access)
+        await parts.keys.check(until - time.monotonic())
+        return parts
+
     async def _connected(self) -> Client:
         def made() -> Client:
             # in a thread: importing the vendor's library takes some tenths of a second
@@ -341,7 +359,9 @@ class EC2Cloud:
         parts = self._prepared("describe")
         if seen is None:
             state = parts.roster.missing(instance_id)
-            why = "" if state == "pending" else "there is no such instance any more"
+            why = "the cloud does not know of it, or not yet"
+            if state != "pending":
+                why = "there is no such instance any more"
             return Machine(id=instance_id, state=state, reason=why)
         trouble = parts.addresses.trouble.get(seen.id, "") if parts.addresses else ""
         elastic = (given or {}).get(seen.id)

@@ -116,16 +116,24 @@ class Calls:
 async def recognised(client: Client, candidates: Sequence[Dialect], patience: float) -> Dialect:
     """Which of `candidates`, the newest first, the cloud speaks: each is asked what older refuse.
 
+    Args:
+        client: What is asked with.
+        candidates: Which it may be.
+        patience: Seconds for all, after which nothing is tried again.
+
     Raises:
         CloudError: It speaks to nobody, or not to us.
     """
+    until = time.monotonic() + patience
     for dialect in candidates[:-1]:
         assert dialect.probe is not None
         operation, parameters = dialect.probe
         client.speak(dialect)
         calls = Calls(dialect, client, Pace(dialect))
         try:
-            await calls.ask(operation, parameters, lambda root: root, patience=patience)
+            await calls.ask(
+                operation, parameters, lambda root: root, patience=until - time.monotonic()
+            )
         except (NotAuthorized, Throttled, ServerTrouble, EndpointUnreachable):
             raise
         except CloudError:  # it does not know what was asked for: it is an older one

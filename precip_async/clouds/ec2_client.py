@@ -289,9 +289,9 @@ def _watching_redirects() -> aiohttp.TraceConfig:
     return trace
 
 
-def _skew(date: str | None) -> float:
-    """Seconds that the clock which wrote `date` is ahead of ours; 0 where it says nothing."""
+def _skew(date: str | None) -> float | None:
+    """Seconds that the clock which wrote `date` is ahead of ours, as far as that says anything."""
     try:
         return parsedate_to_datetime(date or "").timestamp() - time.time()
     except (TypeError, ValueError):
-        return 0.0
+        return None

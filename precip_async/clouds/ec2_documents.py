@@ -43,6 +43,7 @@ __all__ = [
 SLICE: Final = 64 * 1024  # bytes parsed at once: other threads have their turn in between
 EXCERPT: Final = 120  # characters of a document that makes no sense, for messages
 _REQUEST_ID: Final = re.compile(r"[\w-]{1,64}")
+_TITLE: Final = re.compile(r"<title>(.*?)</title>", re.IGNORECASE | re.DOTALL)
 _TAGS: Final = re.compile(r"<[^>]*>")
 
 
@@ -148,7 +149,10 @@ def parse(document: bytes) -> ET.Element:
 
 def excerpt(document: bytes) -> str:
     """How `document` begins, without markup, on one line."""
-    text = _TAGS.sub(" ", document[:4096].decode("utf-8", "replace"))
+    text = document[:4096].decode("utf-8", "replace")
+    if (title := _TITLE.search(text)) and text.count(title[1]) > 1:  # a web server's own page
+        text = text.replace(title[0], " ")
+    text = _TAGS.sub(" ", text)
     words = " ".join("".join(c if c.isprintable() else " " for c in text).split())
     return words[:EXCERPT] or "nothing"
 

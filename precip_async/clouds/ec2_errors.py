@@ -51,13 +51,27 @@ _DETERMINISTIC: Final = frozenset({"TypeError", "NotImplemented"})
 # Section 2, "anything else": what nova says of trouble of its own at 400. It may or may not pass.
 _TROUBLE: Final = frozenset({"UnknownError"})
 _HINTS: Final[dict[type[CloudError], str]] = {
-    NotAuthorized: "check the access key, the secret key and what they are allowed to do",
+    NotAuthorized: "check the access key, the secret key, the session token if there is one, and "
+    "what they are allowed to do",
     ImageNotFound: "check the image's id; ids differ by region and by cloud",
     InvalidInstanceType: "choose an instance_type that this cloud, zone and image have",
     QuotaExceeded: "ask for fewer, end some, or have the quota raised",
     CapacityUnavailable: "ask for fewer, or in another zone or of another type, or later",
     Throttled: "the account is asked of too often; other programs share its limits",
 }
+# Of these refusals the clock is no reason: the credentials were looked at.
+_TIMELESS: Final = frozenset(
+    {
+        "AccessDenied",
+        "AccessDeniedException",
+        "Blocked",
+        "ExpiredToken",
+        "ExpiredTokenException",
+        "OptInRequired",
+        "PendingVerification",
+        "UnauthorizedOperation",
+    }
+)
 _NETWORK: Final = (
     "there is no default network for it: name one, with "
     'options={"SubnetId": "subnet-…"} in provision()'
@@ -66,7 +80,7 @@ _HINTS_BY_CODE: Final[dict[str, str]] = {
     "VPCIdNotSpecified": _NETWORK,
     "MissingInput": _NETWORK,
     "DefaultVpcDoesNotExist": _NETWORK,
-    "RequestExpired": "the session token has expired, or this computer's clock is wrong",
+    "RequestExpired": "the session token has expired (renew it), or this computer's clock is wrong",
     "ExpiredToken": "renew the session token",
     "ExpiredTokenException": "renew the session token",
     "OptInRequired": "the account has not subscribed to what the image or the region needs",
@@ -120,22 +134,26 @@ class Interpreter:
     def __init__(self, dialect: Dialect, place: str, clean: Callable[[str], str]) -> None:
         self._dialect, self._place, self._clean = dialect, place, clean
 
-    def refusal(self, operation: str, status: int, fault: Fault, skew: float = 0.0) -> CloudError:
+    def refusal(
+        self, operation: str, status: int, fault: Fault, skew: float | None = None
+    ) -> CloudError:
         """The error that an answer with `status` and `fault` stands for.
 
         Args:
             operation: What was asked for.
             status: Of HTTP.
             fault: The document.
-            skew: Seconds that the cloud's clock is ahead of ours.
+            skew: Seconds that the cloud's clock is ahead of ours; ``None``: it did not say.
         """
         code, said = fault.code, shortened(self._clean(fault.message), LONGEST)
         if not code:
             return self._speechless(operation, status, said, skew)
         kind = self._kind(status, code, fault.message)
         hint = _HINTS_BY_CODE.get(code) or _HINTS.get(kind, "")
-        if kind is NotAuthorized and abs(skew) > SKEW:
-            hint = f"{hint}; this computer's clock is {abs(skew):.0f} s off the cloud's"
+        if kind is NotAuthorized:
+            hint = self._why_not(code, fault.message, skew) or hint
+            if code not in _TIMELESS and (clock := _off(skew)):
+                hint = f"{clock}; else {hint}"
         error = kind(
             said or "refused",
             cloud=self._dialect.title,
@@ -147,6 +165,18 @@ class Interpreter:
         if isinstance(error, MissingInstances):
             error.ids = frozenset(one.lower() for one in _INSTANCE.findall(fault.message))
         return error
+
+    def _why_not(self, code: str, message: str, skew: float | None) -> str:
+        """Why credentials are not accepted, where it can be told; else nothing."""
+        if "scoped to a valid region" in message:
+            return f"the credentials may be good: give the region that {self._place} is in"
+        if (
+            code == "RequestExpired" and skew is not None
+        ):  # of clocks more is said where they differ
+            return "the session token has expired: renew it"
+        if code == "SignatureDoesNotMatch" and self._dialect.signature == "v2":  # of no region
+            return "the secret key is not that of the access key"
+        return ""
 
     def _kind(self, status: int, code: str, message: str) -> type[CloudError]:
         dialect = self._dialect
@@ -163,14 +193,13 @@ class Interpreter:
             return kind
         return ServerTrouble if status >= _SERVER or bare in _TROUBLE else kind
 
-    def _speechless(self, operation: str, status: int, said: str, skew: float) -> CloudError:
+    def _speechless(self, operation: str, status: int, said: str, skew: float | None) -> CloudError:
         """An answer that is no document of EC2's: a web server's own, or no API at all."""
         facts = {"cloud": self._dialect.title, "operation": operation, "code": f"HTTP {status}"}
         if status in (_UNAUTHORIZED, _FORBIDDEN):
             # Section 2, "Auth": a wrong time, and a lockout after too many failures, are HTML 403
-            clock = f"this computer's clock is {abs(skew):.0f} s off the cloud's; set it"
             other = "check the credentials and this computer's clock; the cloud may have locked out"
-            hint = clock if abs(skew) > SKEW else f"{other} this account for some minutes"
+            hint = _off(skew) or f"{other} this account for some minutes"
             return NotAuthorized(f"refused: {said}", hint=hint, **facts)
         if status in _NO_API or status in _REDIRECTED:
             return WrongEndpoint(
@@ -224,6 +253,13 @@ class Interpreter:
             operation=operation,
             hint="give access_key= and secret_key=, or profile=, or set them in the environment",
         )
+
+
+def _off(skew: float | None) -> str:
+    """What to do about clocks that differ; empty where they don't."""
+    if skew is None or abs(skew) <= SKEW:
+        return ""
+    return f"this computer's clock is {abs(skew):.0f} s off the cloud's: set it"
 
 
 def is_worth_repeating(error: CloudError) -> bool:

@@ -31,7 +31,7 @@ def explained(tell: Interpreter, operation: str, error: Exception, timeout: floa
         case vendor.SSLError():
             return tell.silence(operation, *_tls_trouble(error), WrongEndpoint)
         case vendor.ConnectTimeoutError():
-            problem = f"no connection within {CONNECT_TIMEOUT:.0f} s: it is filtered or down"
+            problem = f"no connection within {CONNECT_TIMEOUT:.0f} s: it is filtered, down or mute"
             hint = "check the endpoint, and the network in between"
             return tell.silence(operation, problem, hint, EndpointUnreachable)
         case vendor.ProxyConnectionError():
@@ -47,6 +47,8 @@ def explained(tell: Interpreter, operation: str, error: Exception, timeout: floa
     return tell.invalid(operation, str(error), "see the configuration of AWS, and the arguments")
 
 
+# A server that is spoken to without TLS, and wants it, says something else or nothing.
+_PLAIN: Final = "try again; check the endpoint's port, and whether it is https:// or http://"
 _ABOUT_CREDENTIALS: Final = re.compile(r"Credential|Token|SSO|Auth|Profile|AssumeRole|MFA|Login")
 
 
@@ -71,8 +73,11 @@ def _connection_trouble(error: Exception) -> tuple[str, str, type[EndpointUnreac
     cause = getattr(error, "kwargs", {}).get("error", error)
     if isinstance(cause, Redirected):
         return f"it points to {cause}", "give that as the endpoint if you trust it", WrongEndpoint
+    if isinstance(cause, aiohttp.ClientResponseError):
+        words = " ".join(str(cause.message).split())
+        return f"what answers there does not speak HTTP: {words}", _PLAIN, ReplyLost
     if not isinstance(cause, aiohttp.ClientConnectorError | socket.gaierror):
-        return f"the connection broke: {cause or type(cause).__name__}", "try again", ReplyLost
+        return f"the connection broke: {cause or type(cause).__name__}", _PLAIN, ReplyLost
     reason = getattr(cause, "os_error", cause)
     if isinstance(reason, socket.gaierror):
         passing = reason.errno == socket.EAI_AGAIN

@@ -86,9 +86,8 @@ def _bound(port: int, address: str = "") -> tuple[socket.socket, str]:
         try:
             held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, bool(address))
             held.bind((wanted, port))
-            # From here on in any case: the connections that it accepts inherit it, and while they
-            # last the address could not be bound anew without it.
-            held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            # Connections inherit it; those that linger must not keep us from binding again.
+            held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, True)
         except OSError:
             held.close()
             if address or attempt == TRIES - 1:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import struct
 from contextlib import asynccontextmanager
+from email.utils import formatdate
 from typing import TYPE_CHECKING, Final
 
 import anyio
@@ -25,12 +26,16 @@ CLOSE_GRACE: Final = 2.0  # seconds for requests in flight when the lab is close
 
 @asynccontextmanager
 async def serving(
-    answer: Callable[[Request], Awaitable[Reply]], *, tls: ssl.SSLContext | None = None
+    answer: Callable[[Request], Awaitable[Reply]],
+    *,
+    clock: Callable[[], float],
+    tls: ssl.SSLContext | None = None,
 ) -> AsyncIterator[int]:
     """Answer requests at a port of the loopback; the port.
 
     Args:
         answer: What a request is answered with.
+        clock: What the time is, in seconds since the epoch; every answer bears it.
         tls: For https.
     """
     from aiohttp import web
@@ -44,9 +49,8 @@ async def serving(
         if reply.cut:
             _reset(incoming)
             return web.Response()  # goes nowhere
-        return web.Response(
-            status=reply.status, body=reply.body, headers={"Content-Type": reply.content_type}
-        )
+        headers = {"Content-Type": reply.content_type, "Date": formatdate(clock(), usegmt=True)}
+        return web.Response(status=reply.status, body=reply.body, headers=headers)
 
     server = web.Server(handle, access_log=None)
     runner = web.ServerRunner(server, handle_signals=False, shutdown_timeout=CLOSE_GRACE)

@@ -155,7 +155,9 @@ class Lab:
             undo.push_async_callback(self._release)
             self._service = Service(self._account, self._doors)
             tls = await undo.enter_async_context(self._certified()) if self._tls else None
-            port = await undo.enter_async_context(serving(self._service.answer, tls=tls))
+            port = await undo.enter_async_context(
+                serving(self._service.answer, clock=self._account.now, tls=tls)
+            )
             scheme = "https" if tls else "http"
             self.endpoint = f"{scheme}://{HOST}:{port}{self._dialect.paths[0]}"
             self.opened = time.monotonic()

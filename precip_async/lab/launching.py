@@ -191,6 +191,7 @@ def _order(account: Account, one: Instance, *, over: bool) -> Orders:
     one.hopeless = fault in ("never_boots", "dies_booting")
     if not fault and shut:
         fault = "ssh_hangs"  # the nearest that a local machine has to a port nobody may reach
+    refused = scenario.happens("root_refused", one.ordinal)
     late = scenario.seconds("ssh_late_by", one.ordinal)
     delay = one.delay
     if dialect.addressed == "launch" and fault in ("", "ssh_late"):
@@ -204,5 +205,5 @@ def _order(account: Account, one: Instance, *, over: bool) -> Orders:
         dies_after=scenario.seconds("dies_after", one.ordinal),
         ssh_late_by=late,
         default_user="" if dialect.root_image else "ubuntu",
-        root_login=dialect.root_image or logins.root,
+        root_login=dialect.root_image or (logins.root and not refused),
     )

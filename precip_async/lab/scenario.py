@@ -23,6 +23,7 @@ Seconds = float | tuple[float, float] | Callable[[random.Random], float]
 
 _BOOT: Final = ("never_boots", "dies_booting", "ssh_late", "ssh_refuses_key", "ssh_hangs")
 _CALLS: Final = ("throttled", "errors", "resets", "lost_launches", "lost_replies", "slow")
+_OFTEN: Final = (*_BOOT, *_CALLS, "root_refused", "vanishes")
 _SECONDS: Final = ("boot", "visible", "dies_after", "ssh_late_by", "vanishes_after", "slow_by")
 
 
@@ -61,6 +62,8 @@ class Scenario:
         ssh_late: Their SSH server starts `ssh_late_by` seconds after they run.
         ssh_refuses_key: Their SSH server does not accept the key.
         ssh_hangs: Their SSH port accepts connections, and nobody ever speaks.
+        root_refused: Their images go on refusing root, whatever their user data says; ``ubuntu``
+            is let in.
         vanishes: The cloud loses these `vanishes_after` seconds after they run: their ids are
             unknown from then on.
         quota: How many the account may have at once; ``None`` sets no bound.
@@ -90,6 +93,7 @@ class Scenario:
     ssh_late: Often = 0.0
     ssh_refuses_key: Often = 0.0
     ssh_hangs: Often = 0.0
+    root_refused: Often = 0.0
     vanishes: Often = 0.0
     dies_after: Seconds = 1.0
     ssh_late_by: Seconds = 3.0
@@ -113,7 +117,7 @@ class Scenario:
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
-            if field.name in (*_BOOT, *_CALLS, "vanishes"):
+            if field.name in _OFTEN:
                 _check_often(field.name, value)
             elif field.name in _SECONDS:
                 _check_seconds(field.name, value)
@@ -145,7 +149,7 @@ class Scenario:
                 raise InvalidArgument(
                     f"scenario: there is no {name!r}; there are {', '.join(sorted(names))}"
                 )
-            given[name] = _parsed(name, value, several=name in (*_BOOT, *_CALLS, "vanishes"))
+            given[name] = _parsed(name, value, several=name in _OFTEN)
         return cls(**given)
 
     def fault(self, ordinal: int) -> str:

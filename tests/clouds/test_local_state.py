@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -153,6 +153,32 @@ def test_a_directory_that_is_removed_meanwhile_is_made_again(
     assert lock is not None
     assert len(opened) == 2
     assert State(tmp_path, "hello").claim(create=True) is None
+    os.close(lock)
+
+
+def test_nobody_can_claim_a_directory_that_is_being_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its lock goes last, when there is nothing left to be cleared by two at once."""
+    state = State(tmp_path, "hello")
+    lock = state.claim(create=True)
+    assert lock is not None
+    for name in ("a", "b"):  # one would be removed before the lock in any order, perhaps
+        (state.path / name / "home").mkdir(parents=True)
+        (state.path / f"{name}.log").touch()
+    real_unlink, claims = os.unlink, list[int | None]()
+
+    def unlink_and_claim(path: str, **given: Any) -> None:
+        real_unlink(path, **given)
+        if str(path).endswith(".log"):
+            claims.append(State(tmp_path, "hello").claim(create=False))
+
+    monkeypatch.setattr(os, "unlink", unlink_and_claim)
+    state.remove()
+    monkeypatch.undo()
+
+    assert claims == [None, None]
+    assert not state.path.exists()
     os.close(lock)
 
 

@@ -1,43 +1,51 @@
-"""Elastic addresses: what a lab does with one that is in use."""
+"""Elastic addresses: what connections to them meet."""
 
 from __future__ import annotations
 
-import contextlib
+import asyncio
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
-import anyio
-from anyio.abc import SocketAttribute
+import pytest
 
 from precip_async.lab.forwarding import Forwarder
-from precip_async.lab.http import HOST
 
 if TYPE_CHECKING:
-    from anyio.abc import SocketStream
+    from collections.abc import AsyncIterator
+
+MACHINE = "127.0.0.1"
 
 
-async def test_an_address_is_taken_away_while_it_is_used() -> None:
-    """Whoever is connected through it is cut off, and it can lead somewhere again."""
+@asynccontextmanager
+async def machine() -> AsyncIterator[int]:
+    """A machine that sends back what it is sent; its port."""
 
-    async def greet(stream: SocketStream) -> None:
-        async with stream:
-            await stream.send(b"hello")
-            with contextlib.suppress(anyio.EndOfStream, anyio.BrokenResourceError):
-                await stream.receive()
+    async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while line := await reader.readline():
+            writer.write(line)
+        writer.close()
 
-    async with await anyio.create_tcp_listener(local_host=HOST) as target:
-        port = target.extra(SocketAttribute.local_port)
+    async with await asyncio.start_server(echo, MACHINE, 0) as server:
+        yield int(server.sockets[0].getsockname()[1])
+
+
+async def test_an_address_is_taken_away_while_it_is_in_use() -> None:
+    """What goes through it breaks, it refuses from then on, and can lead elsewhere again."""
+    async with machine() as port:
         forwarder = Forwarder(port)
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(target.serve, greet)
-            await forwarder.lead_to(lambda: HOST)
-            address = forwarder.address
-            async with await anyio.connect_tcp(address, port) as first:
-                assert await first.receive() == b"hello"
+        try:
+            await forwarder.lead_to(lambda: MACHINE)
+            reader, writer = await asyncio.open_connection(forwarder.address, port)
+            writer.write(b"in\n")
+            assert await reader.readline() == b"in\n"
 
-                await forwarder.lead_nowhere()
-                await forwarder.lead_to(lambda: HOST)
-
-                async with await anyio.connect_tcp(address, port) as second:
-                    assert await second.receive() == b"hello"
+            await forwarder.lead_nowhere()
+            with pytest.raises(ConnectionError):
+                await asyncio.open_connection(forwarder.address, port)
+            assert reader.exception() or not await reader.readline()
+            await forwarder.lead_to(lambda: MACHINE)
+            _, again = await asyncio.open_connection(forwarder.address, port)
+            again.close()
+            writer.close()
+        finally:
             await forwarder.aclose()
-            tasks.cancel_scope.cancel()

@@ -140,8 +140,8 @@ class State:
         try:
             self.path.rmdir()
         except OSError as error:
-            if error.errno not in (errno.ENOTEMPTY, errno.ENOENT):  # not somebody else's by now
-                raise
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT):
+                raise  # else it is somebody else's by now
 
 
 def _remove(path: Path) -> None:
