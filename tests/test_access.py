@@ -10,8 +10,8 @@ from precip_async import BootTimeout
 from precip_async.fanout import task_group
 from precip_async.lab.scenario import Scenario
 from precip_async.limits import Limits
+from tests.on_clouds import rehearsed
 from tests.polling import eventually
-from tests.rehearsal import rehearsed
 from tests.servers import OpenSSHServer
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import pytest
 
 from precip_async.lab.lab import Lab
 from precip_async.lab.scenario import Scenario
-from tests.test_life_on_clouds import COLUMNS, REGION, on
+from tests.on_clouds import IMAGES, REGION, experiment_on
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,8 +27,8 @@ async def test_a_thousand_are_launched_by_the_hundred_and_looked_at_once_a_secon
     (tmp_path / "lab").mkdir()
     scenario = Scenario(visible=0, boot=(1.0, SLOW_BOOT))
     async with Lab(directory=tmp_path / "lab", fleet=True, scenario=scenario, region=REGION) as lab:
-        async with on(lab, tmp_path / "home") as exp:
-            await exp.provision(COLUMNS["amazon"], count=FLEET)
+        async with experiment_on(lab, tmp_path / "home") as exp:
+            await exp.provision(IMAGES["amazon"], count=FLEET)
             waited_from = len(lab.calls)
             ready = await exp.wait(timeout=45)
             looked = lab.calls[waited_from:]

@@ -12,7 +12,7 @@ import pytest
 
 from precip_async import EC2Experiment, sync
 from precip_async.lab.lab import Lab
-from tests.rehearsal import IMAGES, REGION, experiment_on
+from tests.on_clouds import IMAGES, REGION, experiment_on
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -29,15 +29,15 @@ from precip_async.lab.scenario import Scenario
 from precip_async.limits import Limits
 from tests.lab.clients import client_of, until_lab
 from tests.lab.columns import column_of
+from tests.on_clouds import BRISK, DEAF, IMAGES, rehearsed
 from tests.polling import eventually
-from tests.rehearsal import BRISK, DEAF, IMAGES, rehearsed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
     from precip_async.fleet import Instance
-    from tests.rehearsal import Rehearsal
+    from tests.on_clouds import Rehearsal
 
 PATIENCE = 45.0  # seconds of a wait for what takes about three
 TENTH, OTHERS = range(2, 4000, 10), range(7, 4000, 10)  # of all calls, together one in five

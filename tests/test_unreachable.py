@@ -29,7 +29,7 @@ from precip_async.clouds import ec2_pace
 from precip_async.lab.lab import Lab
 from precip_async.lab.scenario import Scenario
 from tests.clouds.ec2_peer import Reply, peer
-from tests.rehearsal import IMAGES, REGION, experiment_on
+from tests.on_clouds import IMAGES, REGION, experiment_on
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
