@@ -20,7 +20,7 @@ STOREYS: dict[str, tuple[str, ...]] = {
     "lab": ("lab",),
     "conduct": (
         *("boot", "ending", "experiment", "fanout", "how", "launch", "life", "reach", "reaping"),
-        *("settings", "stage", "work"),
+        *("probe", "settings", "stage", "work"),
     ),
     "experiments": ("experiments",),
     "faces": ("cli", "console", "portal", "sync", "testing"),
