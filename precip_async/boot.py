@@ -71,7 +71,7 @@ class Boot:
     ) -> None:
         self._cloud, self._launcher, self._pool, self._reach = cloud, launcher, pool, reach
         self._limits, self._announce = limits, announce
-        # What a probe leaves behind is harmless: ending it must not hold up a wait whose time is up.
+        # What a probe leaves behind is harmless: ending it must not hold up what has no time left.
         self._brief = replace(
             limits, kill_grace=min(0.5, limits.kill_grace), close_grace=min(0.5, limits.close_grace)
         )

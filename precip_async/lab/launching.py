@@ -11,6 +11,7 @@ from precip_async.clouds.local.faults import Orders
 from precip_async.errors import QuotaExceeded
 from precip_async.lab.accepted import ENVELOPE
 from precip_async.lab.account import Instance, Reservation
+from precip_async.lab.cloud_init import played
 from precip_async.lab.keys import is_public_key
 from precip_async.lab.refusals import Refusal
 from precip_async.lab.shapes import reservation_of
@@ -205,4 +206,16 @@ def _order(account: Account, one: Instance, *, over: bool) -> Orders:
         ssh_late_by=late,
         default_user="" if dialect.root_image else "ubuntu",
         root_login=dialect.root_image or logins.root,
+        cloud_init=_cloud_init(account, one),
     )
+
+
+def _cloud_init(account: Account, one: Instance) -> str:
+    """What plays the cloud-init of a machine; empty where nobody could tell that there was one."""
+    if account.dialect.root_image or not one.user_data:
+        return ""
+    seconds = account.scenario.seconds("cloud_init", one.ordinal)
+    fails = account.scenario.happens("cloud_init_errors", one.ordinal)
+    if account.machines.isolation == "process" and not seconds and not fails:
+        return ""  # two processes a machine would be much for a fleet
+    return played(seconds, fails=fails)

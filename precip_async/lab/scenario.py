@@ -23,7 +23,10 @@ Seconds = float | tuple[float, float] | Callable[[random.Random], float]
 
 _BOOT: Final = ("never_boots", "dies_booting", "ssh_late", "ssh_refuses_key", "ssh_hangs")
 _CALLS: Final = ("throttled", "errors", "resets", "lost_launches", "lost_replies", "slow")
-_SECONDS: Final = ("boot", "visible", "dies_after", "ssh_late_by", "vanishes_after", "slow_by")
+_OFTEN: Final = (*_BOOT, *_CALLS, "vanishes", "cloud_init_errors")
+_SECONDS: Final = (
+    *("boot", "visible", "dies_after", "ssh_late_by", "vanishes_after", "slow_by", "cloud_init"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +66,8 @@ class Scenario:
         ssh_hangs: Their SSH port accepts connections, and nobody ever speaks.
         vanishes: The cloud loses these `vanishes_after` seconds after they run: their ids are
             unknown from then on.
+        cloud_init: Seconds from a machine running to its cloud-init being done with user data.
+        cloud_init_errors: These finish their cloud-init with an error.
         quota: How many the account may have at once; ``None`` sets no bound.
         capacity: How many the cloud has room for at once; likewise.
         throttled: Calls refused as too many, beside those that the cloud's own buckets refuse.
@@ -91,9 +96,11 @@ class Scenario:
     ssh_refuses_key: Often = 0.0
     ssh_hangs: Often = 0.0
     vanishes: Often = 0.0
+    cloud_init_errors: Often = 0.0
     dies_after: Seconds = 1.0
     ssh_late_by: Seconds = 3.0
     vanishes_after: Seconds = 0.0
+    cloud_init: Seconds = 0.0
     quota: int | None = None
     capacity: int | None = None
     throttled: Often = 0.0
@@ -113,7 +120,7 @@ class Scenario:
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
-            if field.name in (*_BOOT, *_CALLS, "vanishes"):
+            if field.name in _OFTEN:
                 _check_often(field.name, value)
             elif field.name in _SECONDS:
                 _check_seconds(field.name, value)
@@ -145,7 +152,7 @@ class Scenario:
                 raise InvalidArgument(
                     f"scenario: there is no {name!r}; there are {', '.join(sorted(names))}"
                 )
-            given[name] = _parsed(name, value, several=name in (*_BOOT, *_CALLS, "vanishes"))
+            given[name] = _parsed(name, value, several=name in _OFTEN)
         return cls(**given)
 
     def fault(self, ordinal: int) -> str:

@@ -310,6 +310,7 @@ class LocalCloud:
             disk=request.ebs_size,
             default_user=order.default_user,
             root_login=order.root_login,
+            cloud_init=order.cloud_init,
         )
         return {
             "spec": asdict(spec),

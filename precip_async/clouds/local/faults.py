@@ -93,7 +93,7 @@ class Orders:
     """What one machine is to be, where it isn't as `Faults` say: the lab's own way to say it.
 
     Attributes:
-        authorized_key: As in `yard.MachineSpec`, and so are the other two.
+        authorized_key: As in `yard.MachineSpec`, and so are the last three.
         fault: One of those above; empty: none.
         boot_delay: Seconds.
         dies_after: Seconds.
@@ -107,6 +107,7 @@ class Orders:
     ssh_late_by: float = 3.0
     default_user: str = ""
     root_login: bool = True
+    cloud_init: str = ""
 
 
 def _check_launches(name: str, value: object) -> None:

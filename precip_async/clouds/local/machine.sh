@@ -5,7 +5,7 @@
 # Takes: HOLDER (the yard's process), PORT (its end of the cable), NAME, ADDRESS, PREFIX, MAC,
 # GATEWAY, GATEWAY_MAC, DISK (of the mount's options), SSHD, SSHD_CONFIG, HOST_KEY, KEYS, ROOT_KEYS,
 # RESOLV (what they name, empty for none), SUDOER (a user as stock images have, empty for none),
-# INTERNET, FAULT, NOFILE.
+# CLOUD_INIT (a script that plays it, empty for none), INTERNET, FAULT, NOFILE.
 # Says on standard output: "pid <its number as the warden sees it>", and "up" when it has its
 # address and its SSH server is about to start. Complaints go to the machine's log.
 set -eu
@@ -61,6 +61,8 @@ if [ -n "$SUDOER" ] && ! grep -q "^$SUDOER:" /etc/passwd; then
     [ ! -d /etc/sudoers.d ] ||
         echo "$SUDOER ALL=(ALL) NOPASSWD:ALL" >/etc/sudoers.d/90-cloud-init-users
 fi
+
+[ -z "$CLOUD_INIT" ] || sh -c "$CLOUD_INIT" cloud-init /run/cloud-init </dev/null >/dev/null
 
 # What a machine must not be able to do to the host by mistake.
 set -- setpriv --bounding-set=-sys_module,-sys_rawio,-sys_time --reset-env "$SSHD" -D -e

@@ -219,6 +219,7 @@ class NamespaceYard:
             "KEYS": keys,
             "ROOT_KEYS": refusing(keys) if spec.refuses_root else keys,
             "SUDOER": spec.sudoer,
+            "CLOUD_INIT": spec.cloud_init,
             "RESOLV": nameservers() if self._internet else "",
             "INTERNET": "yes" if self._internet else "",
             "FAULT": spec.fault,

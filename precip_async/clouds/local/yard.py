@@ -56,6 +56,9 @@ class MachineSpec:
         default_user: Who else logs in with the key and may do everything through sudo, as on stock
             images; empty: nobody.
         root_login: Whether root may log in, whatever else is to go wrong; see `ROOT_REFUSAL`.
+        cloud_init: What plays cloud-init: a script for ``sh`` that returns as soon as that is under
+            way, which is before anybody gets in, given the directory of its state as ``$1``; empty:
+            there is none.
     """
 
     id: str
@@ -67,6 +70,7 @@ class MachineSpec:
     disk: int | None = None
     default_user: str = ""
     root_login: bool = True
+    cloud_init: str = ""
 
     @property
     def refuses_root(self) -> bool:
