@@ -311,6 +311,7 @@ class LocalCloud:
             default_user=order.default_user,
             root_login=order.root_login,
             cloud_init=order.cloud_init,
+            metadata=order.metadata,
         )
         return {
             "spec": asdict(spec),
