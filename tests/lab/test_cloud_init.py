@@ -1,4 +1,4 @@
-"""Waiting for cloud-init, for real: the lab's machines write down of theirs what is to be seen."""
+"""Waiting for a cloud-init that is played: machines write down what is to be seen of one."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from anyio import create_task_group
 
-from precip_async import EC2Experiment, Limits
+from precip_async import CloudError, EC2Experiment, Limits
 from precip_async.events import InstanceReady, Warned
 from precip_async.lab.lab import Lab
 from precip_async.lab.scenario import Scenario
@@ -41,7 +41,11 @@ async def experiment(
     events: list[Event] = []
     (tmp_path / "lab").mkdir()
     async with Lab(
-        directory=tmp_path / "lab", isolation=isolation, region=REGION, scenario=scenario
+        directory=tmp_path / "lab",
+        isolation=isolation,
+        cloud_init=False,
+        region=REGION,
+        scenario=scenario,
     ) as lab:
         shared: dict[str, Any] = {"home": tmp_path / "home", "ssh_port": lab.ssh_port, **given}
         async with EC2Experiment(
@@ -136,7 +140,7 @@ async def test_a_cloud_init_with_errors_is_warned_of(tmp_path: Path, isolation: 
 
     [warned] = [event.text for event in events if isinstance(event, Warned)]
     assert warned.startswith(f"{bad.id} is ready, and its cloud-init finished with errors: ")
-    assert "1 scripts failed" in warned
+    assert "1 failures" in warned
 
 
 async def test_the_cloud_init_of_this_computer_is_none_of_a_machines(tmp_path: Path) -> None:
@@ -153,3 +157,35 @@ async def test_the_cloud_init_of_this_computer_is_none_of_a_machines(tmp_path: P
 
         assert await box.run(f"echo {STATE}") != "/run/cloud-init"
         assert await box.run(f"ls -A {STATE} 2>/dev/null || echo none") == "none"
+
+
+# -- played or real --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("given", [{"isolation": "process"}, {"fleet": True}], ids=str)
+async def test_where_it_can_not_be_had_it_is_refused(tmp_path: Path, given: Any) -> None:
+    """And not left out silently, when it was asked for."""
+    with pytest.raises(CloudError, match="only machines in namespaces can"):
+        async with Lab(directory=tmp_path, cloud_init=True, **given):
+            pass
+
+    async with Lab(directory=tmp_path, **given) as lab:
+        assert not lab.cloud_init
+
+
+@pytest.mark.root
+@pytest.mark.sshd
+@pytest.mark.parametrize("there", [True, False])
+async def test_it_is_run_where_it_can_be_had(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, there: bool
+) -> None:
+    """Unless it was refused; where it is not installed, to ask for it is an error."""
+    found = "true" if there else ""
+    monkeypatch.setattr("precip_async.lab.machines.what_is_here", lambda: found)
+    given: dict[str, Any] = {"directory": tmp_path, "isolation": "namespace"}
+    async with Lab(**given) as usual, Lab(cloud_init=False, **given) as without:
+        assert (usual.cloud_init, without.cloud_init) == (there, False)
+    if not there:
+        with pytest.raises(CloudError, match="no `cloud-init` here"):
+            async with Lab(cloud_init=True, **given):
+                pass
