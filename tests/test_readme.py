@@ -51,7 +51,7 @@ asyncio.run(notebook(json.load(sys.stdin)))
 FENCED = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 pages = pytest.mark.parametrize("page", [README, *PAGES], ids=lambda page: page.stem)
-SLOW = {"local"}  # it waits for instances that never boot
+SLOW = {"local", "user-data"}  # they wait for instances that take their time, or never boot
 notebooks = pytest.mark.parametrize(
     "page",
     [

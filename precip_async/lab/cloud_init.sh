@@ -3,6 +3,7 @@
 #
 # Takes: PATH, platform ("aws": what tells an instance of EC2 from another; empty for none), seconds (that
 # it is to take at least), fails (whether a script of ours does).
+[ "$1" = /run/cloud-init ] || exit 1 # not on such a machine: what follows is not for any other
 rm -rf /var/lib/cloud /etc/cloud/cloud.cfg.d /etc/cloud/cloud-init.disabled /var/log/cloud-init*.log
 distro=$(sed -n 's/^ *distro: *//p' /etc/cloud/cloud.cfg | head -n 1)
 mkdir -p /etc/cloud

@@ -66,7 +66,8 @@ class Scenario:
         ssh_hangs: Their SSH port accepts connections, and nobody ever speaks.
         vanishes: The cloud loses these `vanishes_after` seconds after they run: their ids are
             unknown from then on.
-        cloud_init: Seconds from a machine running to its cloud-init being done with user data.
+        cloud_init: Seconds from a machine running to its cloud-init being done with user data; at
+            least, where that is the real one.
         cloud_init_errors: These finish their cloud-init with an error.
         quota: How many the account may have at once; ``None`` sets no bound.
         capacity: How many the cloud has room for at once; likewise.

@@ -68,19 +68,22 @@ fi
 
 # What a machine must not be able to do to the host by mistake.
 set -- setpriv --bounding-set=-sys_module,-sys_rawio,-sys_time --reset-env
-[ "$FAULT" = ssh_hangs ] || echo up
-[ -z "$CLOUD_INIT" ] ||
-    "$@" sh -c "$CLOUD_INIT" cloud-init /run/cloud-init </dev/null >&2 ||
-    echo "its cloud-init failed" >&2 # and it boots all the same
-# sshd writes its title over its environment, and cloud-init reads that of process 1.
-set -- "$@" env -i "$SSHD" -D -e
+begin_cloud_init() {
+    [ -z "$CLOUD_INIT" ] ||
+        "$@" sh -c "$CLOUD_INIT" cloud-init /run/cloud-init </dev/null >&2 ||
+        echo "its cloud-init failed" >&2 # and it boots all the same
+}
+# sshd writes its title over its environment, and cloud-init reads that of process 1: it has none.
 if [ "$FAULT" = ssh_hangs ]; then
-    "$@" </dev/null >/dev/null &
+    "$@" env -i "$SSHD" -D -e </dev/null >/dev/null &
     until grep -q ' 00000000:0016 .* 0A ' /proc/net/tcp; do sleep 0.02; done
     kill -STOP $! # the kernel goes on accepting for it
     echo up
+    begin_cloud_init "$@"
     exec >/dev/null
     wait
 fi
+echo up
+begin_cloud_init "$@"
 [ "$FAULT" != ssh_late ] || read -r _
-exec "$@" </dev/null >/dev/null
+exec "$@" env -i "$SSHD" -D -e </dev/null >/dev/null

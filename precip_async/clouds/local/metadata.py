@@ -69,11 +69,7 @@ class Metadata:
             f"{interface}/mac": mac,
         }
         if self.public:
-            texts |= {
-                "public-ipv4": address,
-                "public-hostname": "",
-                f"{interface}/public-ipv4s": address,
-            }
+            texts |= {"public-ipv4": address, f"{interface}/public-ipv4s": address}
         texts |= {
             re.sub("^interface/", f"{interface}/", at): text for at, text in self.facts.items()
         }
