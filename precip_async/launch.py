@@ -56,7 +56,7 @@ class Plan:
     request: LaunchRequest
     boot_timeout: float | None
     boot_max_tries: int
-    cloud_init: bool
+    cloud_init: bool = False
     asked_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     asked: float = field(default_factory=time.monotonic)
     lock: anyio.Lock = field(default_factory=anyio.Lock, init=False)

@@ -1,17 +1,18 @@
 # This computer's own cloud-init, on a machine in namespaces: run before its SSH server starts, as a
 # stock image's boot does, and left to itself for what an image does afterwards.
 #
-# Takes: PATH, platform ("aws": what tells an instance of EC2 from another; empty for none), seconds (that
-# it is to take at least), fails (whether a script of ours does).
-[ "$1" = /run/cloud-init ] || exit 1 # not on such a machine: what follows is not for any other
+# Takes: PATH, platform ("aws": to be what instances of EC2 are; empty for nothing in particular),
+# seconds (that it takes at least), fails (whether a script of ours does; empty for no), and as $1
+# where its state is.
+[ "$1" = /run/cloud-init ] || exit 1 # what follows is for a machine that has all files of its own
 rm -rf /var/lib/cloud /etc/cloud/cloud.cfg.d /etc/cloud/cloud-init.disabled /var/log/cloud-init*.log
 distro=$(sed -n 's/^ *distro: *//p' /etc/cloud/cloud.cfg | head -n 1)
 mkdir -p /etc/cloud
 
 # A stock image's, without the modules that need a machine with a disk, a boot loader and a
-# hypervisor. The host key is known beforehand and stays. Before cloud-init believes any URL it looks
-# for three names that nobody has: without a route, as here, that fails at once, and with one that
-# leads nowhere it takes 30 s.
+# hypervisor. The host key is known beforehand and stays. Before cloud-init believes any URL it
+# looks for three names that nobody has: without a route, as here, that fails at once, and with one
+# that leads nowhere it takes 30 s.
 cat >/etc/cloud/cloud.cfg <<END
 users: [default]
 disable_root: true
@@ -68,8 +69,8 @@ log_cfgs:
     format=%(asctime)s - %(filename)s[%(levelname)s]: %(message)s
 END
 
-# cloud-init asks for a token only where the firmware says that this is EC2, and does not look at the
-# firmware in what it takes for a container.
+# cloud-init asks for a token only where the firmware says that this is EC2, and does not look at
+# the firmware in what it takes for a container.
 if [ "$platform" = aws ]; then
     uuid=ec2$(cut -c 4- /proc/sys/kernel/random/uuid)
     mkdir -p /run/firmware /usr/local/sbin

@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import ctypes
 import os
+import re
 import socket
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -124,7 +125,7 @@ class _Visit(asyncio.Protocol):
         Clouds' services are outside of the machine, so that the machine is a hop for who is beyond
         it. This one is within.
         """
-        asker = self._transport.get_extra_info("peername")[0]
+        asker, *_ = self._transport.get_extra_info("peername") or (self._own,)
         if asker not in (ADDRESS, self._own) and not asker.startswith("127."):
             hops -= 1
         if hops:
@@ -141,8 +142,8 @@ def _read_request(read: bytes) -> Ask | None:
     first, *lines = top.decode("latin-1").split("\r\n")
     pairs = (line.partition(":") for line in lines)
     headers = {name.strip().lower(): value.strip() for name, _, value in pairs}
-    length = headers.get("content-length", "0")
-    if length.isdigit() and len(body) < int(length) and int(length) < MOST:
+    length = headers.get("content-length", "")
+    if re.fullmatch("[0-9]{1,5}", length) and len(body) < int(length):
         return None
     method, _, rest = first.partition(" ")
     return Ask(method=method, path=rest.partition(" ")[0], headers=headers)

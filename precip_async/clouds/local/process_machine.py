@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Machine"]
 
+BEGIN_TIMEOUT: Final = 20.0  # seconds until its cloud-init is under way; about 0.01
 END_TIMEOUT: Final = 20.0  # seconds until what won't end is reported
 LOOK: Final = 1.0  # seconds between two looks for sessions that sleep
 BACKLOG: Final = 4096  # connections that a server may leave unanswered
@@ -218,7 +219,8 @@ class Machine:
             exited=lambda _: self._children.discard(child),
         )
         self._children.add(child)
-        await child.wait()
+        with anyio.move_on_after(BEGIN_TIMEOUT):  # and it boots all the same
+            await child.wait()
 
     # nsenter stops itself when what it started is stopped, and is not continued along with it.
 
