@@ -30,7 +30,7 @@ from precip_async.errors import (
 from precip_async.events import InstanceReady, StateChanged, Waiting, Warned
 from precip_async.fanout import task_group
 from precip_async.fleet import BootDiagnosis
-from precip_async.ssh.command import Conversation, Order, converse
+from precip_async.probe import Findings, probe
 from precip_async.ssh.slot import backoff
 
 if TYPE_CHECKING:
@@ -43,13 +43,16 @@ if TYPE_CHECKING:
     from precip_async.limits import Limits
     from precip_async.reach import Reach
     from precip_async.ssh.pool import Pool
-    from precip_async.ssh.transport import Target
 
 __all__ = ["Boot"]
 
 CONSOLE_TAIL = 600  # characters of a console that a diagnosis shows
 CONSOLES = 8  # instances whose console is asked for, and at once
 CONSOLE_TIMEOUT = 3.0  # seconds: the wait's own time is up by then
+CLOUD_INIT_ADVICE = (
+    "it does what user_data asks for, and tells of it in /var/log/cloud-init-output.log there; "
+    'options={"WaitForCloudInit": False} does not wait for it'
+)
 
 _OTHER_USER = re.compile(r"login as the user\s+\"?([a-z_][\w.-]*)\"?")
 
@@ -68,7 +71,7 @@ class Boot:
     ) -> None:
         self._cloud, self._launcher, self._pool, self._reach = cloud, launcher, pool, reach
         self._limits, self._announce = limits, announce
-        # What a probe leaves behind is `true`: ending it must not hold up a wait whose time is up.
+        # What a probe leaves behind is harmless: ending it must not hold up what has no time left.
         self._brief = replace(
             limits, kill_grace=min(0.5, limits.kill_grace), close_grace=min(0.5, limits.close_grace)
         )
@@ -141,7 +144,7 @@ class Boot:
                 self._look_at(instance)
             else:
                 attempt += 1
-                error = await self._probe(instance)
+                error = await self._probe(instance, plan)
                 if error is not None and self._is_final(error):
                     return
             if instance.state in ("ready", "failed") or not instance.alive:
@@ -203,8 +206,7 @@ class Boot:
         except CloudError as error:  # asked again: the timeout is the caller's
             self._trouble = error
             if str(error) != str(trouble):
-                text = f"the cloud can't be asked, and is asked again: {error}"
-                self._announce(Warned(experiment=self._announce.experiment, text=text))
+                self._warn(f"the cloud can't be asked, and is asked again: {error}")
         self._asked_at = time.monotonic()
         if self._changed_at == float("-inf") or (machines and machines != self._machines):
             self._changed_at = self._asked_at
@@ -233,9 +235,9 @@ class Boot:
 
     # -- probing -----------------------------------------------------------------------------
 
-    async def _probe(self, instance: Instance) -> RemoteError | None:
-        """Try once to reach `instance`; take down why it can't be."""
-        target = self._reach.probed(instance)
+    async def _probe(self, instance: Instance, plan: Plan) -> RemoteError | None:
+        """Try once to reach `instance`; take down why it can't be, or what it is still at."""
+        target, found = self._reach.probed(instance), Findings()
         try:
             async with self._pool.lease(target, timeout=self._limits.probe_timeout):
                 pass
@@ -243,38 +245,22 @@ class Boot:
                 if instance.state in ("pending", "running", "addressed"):
                     instance.state = "reachable"
                     self._announce_state(instance)
-                await self._run_true(target)
+                found = await probe(self._pool, target, self._brief, cloud_init=plan.cloud_init)
         except RemoteError as error:
             self._diagnose(instance, *self._explained(error))
             return error
-        if instance.alive and instance.state != "failed":  # the cloud, or the user, was faster
-            self._is_ready(instance)
-        return None
-
-    async def _run_true(self, target: Target) -> None:
-        """See that commands run.
-
-        Raises:
-            RemoteError: They don't.
-        """
-        timeout = self._limits.probe_timeout
-        order = Order(command="true", user=target.user or "", timeout=timeout)
-        talk = Conversation(order.mark)
-        left = await converse(self._pool, target, order, talk, self._brief, None)
-        problem = ""
-        if left is not None and talk.group is None and talk.noise:
-            # Stock images say why root may not log in, and keep the line for a while after that.
-            raise AuthenticationFailed(
-                instance_id=target.instance_id,
-                host=target.host,
-                problem=f"the login as {target.user} runs no commands: {talk.noise}",
+        if not instance.alive or instance.state == "failed":  # the cloud, or the user, was faster
+            return None
+        if found.busy:
+            self._diagnose(instance, _waiting_for_cloud_init(found), CLOUD_INIT_ADVICE)
+            return None
+        if found.error:
+            self._warn(
+                f"{instance.id} is ready, and its cloud-init finished with errors: {found.error}; "
+                "see /var/log/cloud-init.log and /var/log/cloud-init-output.log there"
             )
-        if left is not None:
-            problem = f"the login works, and a command does not end within {timeout:g} s"
-        elif talk.exit_code:
-            problem = f"the login works, and the command `true` exits with {talk.exit_code}"
-        if problem:
-            raise RemoteError(instance_id=target.instance_id, host=target.host, problem=problem)
+        self._is_ready(instance)
+        return None
 
     def _is_ready(self, instance: Instance) -> None:
         instance.state, instance.diagnosis = "ready", None
@@ -301,6 +287,9 @@ class Boot:
         instance.state = "failed"
         self._given_up.add(instance)
         self._announce_state(instance)
+
+    def _warn(self, text: str) -> None:
+        self._announce(Warned(experiment=self._announce.experiment, text=text))
 
     def _announce_state(self, instance: Instance) -> None:
         self._announce(
@@ -362,6 +351,10 @@ class Boot:
 
 def _seen(instance: Instance) -> str:
     return instance.diagnosis.seen if instance.diagnosis else f"it was {instance.state}"
+
+
+def _waiting_for_cloud_init(found: Findings) -> str:
+    return "waiting for cloud-init" + (f", at its stage {found.stage}" if found.stage else "")
 
 
 def _unseen(instance: Instance) -> BootDiagnosis:

@@ -15,7 +15,6 @@ from precip_async.settings import (
     Settings,
     Shared,
     checked_number,
-    checked_options,
     checked_parallel,
 )
 
@@ -83,8 +82,9 @@ class Experiment(Life):
             boot_timeout: Seconds after its launch in which an instance must be ready, or `wait`
                 replaces it.
             boot_max_tries: Launches of an instance at most.
-            user_data: For the image's cloud-init.
-            options: Launch parameters in the cloud's own spelling.
+            user_data: For the image's cloud-init; `wait` waits until that is done with it.
+            options: Launch parameters in the cloud's own spelling; and, of our own,
+                ``{"WaitForCloudInit": False}``: commands may run before cloud-init is done.
 
         Raises:
             InvalidArgument: Nothing was started.
@@ -105,9 +105,9 @@ class Experiment(Life):
         if ebs_size is not None:
             _checked_count("ebs_size", ebs_size, 1 << 20)
         checked_number("boot_timeout", boot_timeout)
-        checked_options(options)
         if user_data is not None and not isinstance(user_data, str | bytes):
             raise InvalidArgument(f"user_data must be text or bytes, not {user_data!r}")
+        parameters, cloud_init = self._settings.launch_options(options)
         request = LaunchRequest(
             token="",  # the launcher's to choose
             first=0,
@@ -118,18 +118,25 @@ class Experiment(Life):
             tags=checked_tags(tags),
             ebs_size=ebs_size,
             user_data=user_data,
-            options={**(self._settings.options or {}), **(options or {})},
+            options=parameters,
         )
 
         async def launch() -> builtins.list[Instance]:
             return await stage.launcher.provision(
-                request, boot_timeout=boot_timeout, boot_max_tries=boot_max_tries
+                request,
+                boot_timeout=boot_timeout,
+                boot_max_tries=boot_max_tries,
+                cloud_init=cloud_init,
             )
 
         return await in_child_task(launch)
 
     async def wait(self, tags: Tags = (), timeout: float | None = 600) -> builtins.list[Instance]:
-        """Wait until the selected instances are ready: commands run on them.
+        """Wait until the selected instances are ready: commands run, and cloud-init is done.
+
+        Cloud-init is waited for where the instance was launched with user data, the user's or what
+        enables the login, and `provision` was not told otherwise. That it finished with errors is
+        no failure of the instance, and observers are warned of it.
 
         Args:
             tags: Which.

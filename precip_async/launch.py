@@ -47,6 +47,7 @@ class Plan:
         request: What it was launched by, for one instance.
         boot_timeout: Seconds after which it is replaced when it is not ready.
         boot_max_tries: Launches at most.
+        cloud_init: Whether it is ready only once its cloud-init is done.
         asked_at: When its latest launch was asked for.
         asked: Likewise, on the monotonic clock.
         lock: Held by whoever sees to its boot.
@@ -55,6 +56,7 @@ class Plan:
     request: LaunchRequest
     boot_timeout: float | None
     boot_max_tries: int
+    cloud_init: bool = False
     asked_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     asked: float = field(default_factory=time.monotonic)
     lock: anyio.Lock = field(default_factory=anyio.Lock, init=False)
@@ -103,9 +105,20 @@ class Launcher:
     # -- launching ---------------------------------------------------------------------------
 
     async def provision(
-        self, request: LaunchRequest, *, boot_timeout: float | None, boot_max_tries: int
+        self,
+        request: LaunchRequest,
+        *,
+        boot_timeout: float | None,
+        boot_max_tries: int,
+        cloud_init: bool = True,
     ) -> list[Instance]:
         """Launch `request`, whose ``token`` and ``first`` are set here.
+
+        Args:
+            request: What.
+            boot_timeout: See `Plan`, and for the next.
+            boot_max_tries: Launches of one instance at most.
+            cloud_init: Whether to wait for cloud-init where it is sent user data.
 
         The reply is awaited, also when this is cancelled, for at most ``limits.launch_timeout``.
 
@@ -117,6 +130,7 @@ class Launcher:
             request=self._numbered(request),
             boot_timeout=boot_timeout,
             boot_max_tries=boot_max_tries,
+            cloud_init=cloud_init and self._is_read(request),
         )
         with self._launching():
             instances = self._adopt(plan, await self._launch(plan))
@@ -180,6 +194,11 @@ class Launcher:
             self._in_flight -= 1
             self._landed.set()
             self._landed = anyio.Event()
+
+    def _is_read(self, request: LaunchRequest) -> bool:
+        """Whether user data is sent to a cloud-init."""
+        whose = self._cloud.traits.cloud_init
+        return whose == "all" or (whose == "gave" and bool(request.user_data))
 
     def _numbered(self, request: LaunchRequest) -> LaunchRequest:
         first, self._launched = self._launched, self._launched + request.count

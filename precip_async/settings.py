@@ -25,7 +25,6 @@ __all__ = [
     "Settings",
     "Shared",
     "checked_number",
-    "checked_options",
     "checked_parallel",
     "checked_user",
 ]
@@ -33,6 +32,7 @@ __all__ = [
 AnyPath = str | os.PathLike[str]
 Parallel = bool | int
 LAST_PORT = 65535
+WAIT_FOR_CLOUD_INIT = "WaitForCloudInit"  # the one of the options that is ours, and no cloud's
 FILES = ("ssh_key", "ssh_config", "known_hosts", "bastion_key")
 
 _USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@$+-]{0,127}").fullmatch
@@ -87,7 +87,8 @@ class Settings:
         observer: A callable, or several, given every event.
         verify: How TLS certificates are checked: True, False, or a file of authorities.
         ssh_cidr: From where clouds let SSH in.
-        options: Launch parameters in the cloud's own spelling.
+        options: Launch parameters in the cloud's own spelling, and ``WaitForCloudInit``, which is
+            ours: see `Experiment.provision`.
     """
 
     name: str | None = None
@@ -115,7 +116,7 @@ class Settings:
         if self.max_lifetime is not None:  # a promise that nobody keeps yet would cost money
             raise InvalidArgument("max_lifetime= is not there yet; leave it out")
         checked_parallel(self.parallel)
-        checked_options(self.options)
+        _check_options(self.options)
         if type(self.ssh_port) is not int or not 0 < self.ssh_port <= LAST_PORT:
             raise InvalidArgument(f"ssh_port must be from 1 to {LAST_PORT}, not {self.ssh_port!r}")
         if self.address not in ("public", "private"):
@@ -165,6 +166,16 @@ class Settings:
         assert isinstance(self.observer, tuple)
         return self.observer
 
+    def launch_options(self, given: Mapping[str, Any] | None) -> tuple[dict[str, Any], bool]:
+        """What a launch with `given` options asks of the cloud; whether cloud-init is waited for.
+
+        Raises:
+            InvalidArgument: They can't be.
+        """
+        _check_options(given)
+        options = {**(self.options or {}), **(given or {})}
+        return options, options.pop(WAIT_FOR_CLOUD_INIT, True)
+
     def path(self, name: str) -> Path | None:
         """The path given as `name`, a leading ``~`` resolved."""
         given = getattr(self, name)
@@ -185,12 +196,17 @@ def checked_user(what: str, user: object) -> None:
         raise InvalidArgument(f"{what} must be the name of a user, not {user!r}")
 
 
-def checked_options(options: object) -> None:
+def _check_options(options: object) -> None:
     """Raise `InvalidArgument` unless `options` can be launch parameters."""
     if options is None:
         return
     if not isinstance(options, Mapping) or not all(isinstance(name, str) for name in options):
         raise InvalidArgument(f"options must map names to values, not {options!r}")
+    waits = options.get(WAIT_FOR_CLOUD_INIT, True)
+    if not isinstance(waits, bool):
+        raise InvalidArgument(
+            f"options: {WAIT_FOR_CLOUD_INIT} must be True or False, not {waits!r}"
+        )
 
 
 def checked_parallel(parallel: object) -> None:

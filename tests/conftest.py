@@ -150,6 +150,8 @@ def obstacle(need: str) -> str:
     """Why tests marked `need` cannot run here; empty where they can."""
     if need == "sshd":
         return "" if shutil.which("sshd") else "there is no OpenSSH server here"
+    if need == "cloud_init":
+        return "" if shutil.which("cloud-init") else "there is no cloud-init here"
     if os.geteuid() != 0:
         return "this needs root"
     if missing := [tool for tool in ("ip", "nsenter", "unshare") if not shutil.which(tool)]:
@@ -161,7 +163,7 @@ def obstacle(need: str) -> str:
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip what this machine cannot run, and say why."""
-    for need in ("sshd", "root"):
+    for need in ("sshd", "cloud_init", "root"):
         if item.get_closest_marker(need) and (why := obstacle(need)):
             pytest.skip(why)
 

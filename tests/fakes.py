@@ -164,6 +164,7 @@ class FakeConnector:
         answer: Awaited with the target by every attempt to connect; may raise or hang.
         lines: Every line that a login shell was given.
         mute: Whether commands begin and never end, until their connection is closed.
+        reply: What a command says and exits with, by the line that starts it.
     """
 
     def __init__(self) -> None:
@@ -172,6 +173,7 @@ class FakeConnector:
         self.open = 0
         self.answer: Callable[[Target], Awaitable[object]] | None = None
         self.mute = False
+        self.reply: Callable[[str], tuple[bytes, int]] = lambda _: (b"", 0)
 
     async def connect(self, target: Target, timeout: float) -> _Connection:
         """See `Connector.connect`."""
@@ -193,12 +195,15 @@ class _Connection:
 
     async def start(self, line: str, receiver: Receiver) -> Channel:
         self._connector.lines.append(line)
+        said, code = b"", 0
         if mark := re.search(r"PRECIP_RUN=(\w+)", line):
             receiver.received("stdout", f"\2{mark.group(1)} 1\n".encode())
             if self._connector.mute:
                 self._running.append(receiver)
                 return _Channel()
-        receiver.exited(0)
+            said, code = self._connector.reply(line)
+        receiver.received("stdout", said)
+        receiver.exited(code)
         receiver.closed()
         return _Channel()
 
@@ -257,13 +262,17 @@ class Bench:
         *,
         boot_timeout: float | None = None,
         boot_max_tries: int = 3,
+        cloud_init: bool = True,
         **given: Any,
     ) -> list[Instance]:
         """Launch `count` instances."""
         given = {"min_count": count, "image_id": "ami-1", "instance_type": "m1.small", **given}
         request = LaunchRequest(token="", first=0, count=count, **given)
         return await self.launcher.provision(
-            request, boot_timeout=boot_timeout, boot_max_tries=boot_max_tries
+            request,
+            boot_timeout=boot_timeout,
+            boot_max_tries=boot_max_tries,
+            cloud_init=cloud_init,
         )
 
     async def rows(self) -> list[Row]:

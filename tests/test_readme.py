@@ -51,7 +51,8 @@ asyncio.run(notebook(json.load(sys.stdin)))
 FENCED = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 pages = pytest.mark.parametrize("page", [README, *PAGES], ids=lambda page: page.stem)
-SLOW = {"local", "rehearsal"}  # they wait for instances that never boot, or boot late
+# They wait for instances that never boot, boot late, or take their time.
+SLOW = {"local", "rehearsal", "user-data"}
 notebooks = pytest.mark.parametrize(
     "page",
     [

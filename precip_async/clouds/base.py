@@ -8,12 +8,24 @@ them, and end them.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ["Access", "Cloud", "LaunchRequest", "Machine", "MachineState", "Traits"]
+__all__ = [
+    "CLOUD_INIT_STATE",
+    "Access",
+    "Cloud",
+    "LaunchRequest",
+    "Machine",
+    "MachineState",
+    "Traits",
+]
+
+#: The variable by which a machine that has no /run of its own, and so no /run/cloud-init, says
+#: where its cloud-init keeps its state.
+CLOUD_INIT_STATE: Final = "PRECIP_CLOUD_INIT_STATE"
 
 MachineState = Literal["pending", "running", "failed", "shutting-down", "terminated"]
 
@@ -37,6 +49,8 @@ class Traits:
         key_type: Of which type the key is to be that it is given; known before `prepare`.
         poll_interval: Seconds between two describe rounds at most, where asking costs nothing;
             ``None``: as the limits say.
+        cloud_init: Which machines have user data that their cloud-init reads: those that the user
+            ``"gave"`` some, ``"all"``, as the cloud adds its own, or ``"none"``.
     """
 
     name: str
@@ -49,6 +63,7 @@ class Traits:
     pins_hosts: bool = False
     key_type: Literal["ed25519", "rsa"] = "ed25519"
     poll_interval: float | None = None
+    cloud_init: Literal["gave", "all", "none"] = "gave"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

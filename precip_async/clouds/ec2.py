@@ -115,10 +115,12 @@ class EC2Cloud:
         url = self._endpoint.url if self._endpoint else ""
         if self._client is not None:
             url = self._client.url
+        ours = self._root_login or self._max_lifetime is not None  # see `ec2_user_data`
         return Traits(
             name=self._dialects[0].title,
             endpoint=f"{url} {self._region}".strip(),
             key_type=self.key_type,
+            cloud_init="none" if not self.dialect.cloud_init else "all" if ours else "gave",
         )
 
     @property

@@ -121,6 +121,7 @@ class HostsCloud:
             default_image="host",
             ends_machines=False,
             pins_hosts=True,
+            cloud_init="none",
         )
 
     async def prepare(self, access: Access) -> None:

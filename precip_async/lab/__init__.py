@@ -13,6 +13,7 @@ client: what a cloud does, it does, also where that hurts us.
                │        └── account: what there is ── machines ── clouds.local
                └── shapes, documents, refusing: how it is said
 
+What a machine is to be is `ordering`'s to say, and what its cloud-init does is in `cloud_init`;
 `dialects`, `accepted` and `answers` are data; `scenario` is what is to go wrong.
 """
 

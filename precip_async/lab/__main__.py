@@ -38,6 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 directory=Path(given.directory or scratch),
                 isolation=given.isolation,
                 fleet=given.fleet,
+                cloud_init=given.cloud_init,
                 tls=given.tls,
                 region=given.region,
                 scenario=Scenario.parse(given.scenario),
@@ -60,6 +61,7 @@ async def _serve(lab: Lab) -> None:
                 "region": lab.region,
                 "ssh_port": lab.ssh_port,
                 "isolation": lab.isolation,
+                "cloud_init": lab.cloud_init,
                 "ca_file": str(lab.ca_file) if lab.ca_file else None,
                 "opened": lab.opened,
             }
@@ -84,6 +86,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--directory", help="where state is kept (default: a temporary one)")
     parser.add_argument("--isolation", choices=get_args(Isolation), default="auto")
     parser.add_argument("--fleet", action="store_true", help="thousands of machines, less apart")
+    parser.add_argument(
+        "--cloud-init",
+        action=argparse.BooleanOptionalAction,
+        help="whether machines run the real one (default: where it can be had)",
+    )
     parser.add_argument("--tls", action="store_true", help="https")
     parser.add_argument("--region", default="us-west-2")
     parser.add_argument("--scenario", default="", help="such as 'boot=2..20 throttled=0.5'")

@@ -30,6 +30,7 @@ __all__ = [
     "Account",
     "Address",
     "Group",
+    "Imds",
     "Instance",
     "KeyPair",
     "Reservation",
@@ -96,6 +97,21 @@ class Group:
     tags: dict[str, str] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Imds:
+    """What is wanted of an instance's metadata service.
+
+    Attributes:
+        tokens: Whether requests must show a token: ``"optional"`` or ``"required"``.
+        endpoint: ``"enabled"``, or ``"disabled"``: nobody is answered.
+        hops: How many hops a token may travel.
+    """
+
+    tokens: str = "optional"
+    endpoint: str = "enabled"
+    hops: int = 1
+
+
 @dataclass(slots=True, eq=False, kw_only=True)
 class Reservation:
     """One launch.
@@ -124,7 +140,7 @@ class Instance:
         launched_at: Seconds since the epoch, by the cloud's clock.
         launched: By our own clock, which only goes forward; likewise `visible`, `placed`, `ended`.
         visible: From when on the cloud is sure of it.
-        imds: Whether its metadata service wants tokens.
+        imds: What its metadata service wants.
         public: Whether it is to have a public address.
         placed: When its machine began to run, as near as is known, which is `held` seconds before
             it is said to.
@@ -154,7 +170,7 @@ class Instance:
     disks: tuple[str, ...] = ()
     mapped: bool = False
     spot: bool = False
-    imds: str = "optional"
+    imds: Imds = field(default_factory=Imds)
     public: bool = True
     tags: dict[str, str] = field(default_factory=dict)
     vanishes: float | None = None

@@ -18,7 +18,7 @@ from precip_async.lab.doors import Doors
 from precip_async.lab.forwarding import can_listen
 from precip_async.lab.http import HOST, serving
 from precip_async.lab.keys import make_certificate
-from precip_async.lab.machines import Machines, choose_isolation, port_of
+from precip_async.lab.machines import Machines, choose_cloud_init, choose_isolation, port_of
 from precip_async.lab.scenario import Scenario
 from precip_async.lab.service import LabCall, Service
 
@@ -94,6 +94,9 @@ class Lab:
         fleet: Whether there are to be thousands of machines, for a fraction of a millisecond and
             40 KiB each: SSH servers of one process, each with an address, a home and nothing else
             of its own.
+        cloud_init: Whether machines run this computer's cloud-init at their boot, which takes
+            namespaces; ``None``: where that can be had. Without it the lab does what it can read
+            of user data: who may log in.
         scenario: What is to go wrong.
         tls: Whether it speaks https, with a certificate that `ca_file` verifies.
         region: What it calls itself.
@@ -119,6 +122,7 @@ class Lab:
         directory: Path,
         isolation: Isolation = "auto",
         fleet: bool = False,
+        cloud_init: bool | None = None,
         scenario: Scenario | None = None,
         tls: bool = False,
         region: str = "us-west-2",
@@ -139,7 +143,7 @@ class Lab:
         self._tls = tls or self._dialect.tls_only
         self._directory = directory.absolute()
         self._isolation: Isolation = "process" if fleet else isolation
-        self._fleet = fleet
+        self._fleet, self._cloud_init = fleet, cloud_init
         self._scenario = scenario or Scenario()
         self._doors = Doors(known, session_token=session_token)
         self._stack = AsyncExitStack()
@@ -149,7 +153,13 @@ class Lab:
 
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as undo:
-            machines = Machines(self._directory, await self._choose(), fleet=self._fleet)
+            isolation = await self._choose()
+            machines = Machines(
+                self._directory,
+                isolation,
+                fleet=self._fleet,
+                cloud_init=await choose_cloud_init(self._cloud_init, isolation),
+            )
             undo.push_async_callback(_end, machines)
             self._account = Account(self._dialect, self._scenario, machines, region=self.region)
             undo.push_async_callback(self._release)
@@ -182,6 +192,11 @@ class Lab:
     def isolation(self) -> str:
         """How its machines are kept apart."""
         return self._account.machines.isolation
+
+    @property
+    def cloud_init(self) -> bool:
+        """Whether its machines run the real cloud-init."""
+        return bool(self._account.machines.cloud_init)
 
     @property
     def ssh_port(self) -> int:

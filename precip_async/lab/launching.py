@@ -7,14 +7,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 
-from precip_async.clouds.local.faults import Orders
 from precip_async.errors import QuotaExceeded
 from precip_async.lab.accepted import ENVELOPE
 from precip_async.lab.account import Instance, Reservation
-from precip_async.lab.keys import is_public_key
+from precip_async.lab.ordering import order_of
 from precip_async.lab.refusals import Refusal
 from precip_async.lab.shapes import reservation_of
-from precip_async.lab.user_data import read_user_data
 from precip_async.lab.wishes import Wish, check_token, read_wish
 
 if TYPE_CHECKING:
@@ -25,9 +23,6 @@ __all__ = ["run_instances"]
 
 PLACING: Final = 30.0  # seconds for machines to have their addresses, which takes about 0.1
 LOOK_AGAIN: Final = 0.02  # seconds between two looks whether they have
-#: Of a machine that is launched without one: a public key to which there is no private one.
-NOBODYS_KEY: Final = f"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAI{'A' * 43}"
-SSH: Final = 22  # what groups have to open, or where the machines' servers really listen
 
 
 async def run_instances(account: Account, p: Parameters) -> dict[str, Any]:
@@ -152,7 +147,7 @@ def _make(account: Account, wish: Wish, reservation: Reservation, index: int) ->
 async def _start(account: Account, wish: Wish, reservation: Reservation) -> None:
     alive = account.alive() - len(reservation.instances)
     orders = [
-        _order(account, one, over=_is_over(account, alive + place))
+        order_of(account, one, over=_is_over(account, alive + place))
         for place, one in enumerate(reservation.instances)
     ]
     # What never boots needs no machine.
@@ -175,35 +170,3 @@ def _is_over(account: Account, place: int) -> bool:
     """Whether there is no room for an instance that a full cloud lets fail by itself."""
     capacity = account.scenario.capacity
     return account.dialect.capacity == "fails" and capacity is not None and place >= capacity
-
-
-def _order(account: Account, one: Instance, *, over: bool) -> Orders:
-    scenario, dialect = account.scenario, account.dialect
-    logins = read_user_data(one.user_data)
-    pair = account.keys.get(one.key_name)
-    keys = [*([pair.line] if pair and is_public_key(pair.line) else []), *logins.keys]
-    shut = dialect.launch_groups != "none" and not any(
-        rule.opens(SSH) or rule.opens(account.machines.ssh_port)
-        for group in one.groups
-        for rule in group.rules
-    )
-    fault = "dies_booting" if over else scenario.fault(one.ordinal)
-    one.hopeless = fault in ("never_boots", "dies_booting")
-    if not fault and shut:
-        fault = "ssh_hangs"  # the nearest that a local machine has to a port nobody may reach
-    refused = scenario.happens("root_refused", one.ordinal)
-    late = scenario.seconds("ssh_late_by", one.ordinal)
-    delay = one.delay
-    if dialect.addressed == "launch" and fault in ("", "ssh_late"):
-        # It has its address from the start, and nothing answers there before it has booted.
-        late, delay = one.delay + (late if fault else 0.0), 0.0
-        fault = "ssh_late"
-    return Orders(
-        authorized_key="\n".join(keys or [NOBODYS_KEY]),
-        fault=fault,
-        boot_delay=delay,
-        dies_after=scenario.seconds("dies_after", one.ordinal),
-        ssh_late_by=late,
-        default_user="" if dialect.root_image else "ubuntu",
-        root_login=dialect.root_image or (logins.root and not refused),
-    )

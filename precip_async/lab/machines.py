@@ -12,6 +12,7 @@ from precip_async.clouds.local.cloud import Isolation, LocalCloud
 from precip_async.clouds.local.hostkeys import make_host_key
 from precip_async.clouds.local.namespace_probe import obstacle
 from precip_async.errors import CloudError
+from precip_async.lab.cloud_init import what_is_here
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
     from precip_async.clouds.local.faults import Orders
 
-__all__ = ["Machines", "choose_isolation", "port_of"]
+__all__ = ["Machines", "choose_cloud_init", "choose_isolation", "port_of"]
 
 
 def port_of(isolation: Isolation) -> int:
@@ -48,6 +49,26 @@ async def choose_isolation(wanted: Isolation) -> Isolation:
     return "process"
 
 
+async def choose_cloud_init(wanted: bool | None, isolation: Isolation) -> str:
+    """The script that runs the real cloud-init on machines of this isolation; empty: none is run.
+
+    Raises:
+        CloudError: None can be, and one is wanted.
+    """
+    script, missing = "", "only machines in namespaces can"
+    if wanted is not False and isolation == "namespace":
+        script = await anyio.to_thread.run_sync(what_is_here)
+        missing = "there is no `cloud-init` here (the package is called so)"
+    if wanted and not script:
+        raise CloudError(
+            f"machines can't run the real cloud-init: {missing}",
+            cloud="lab",
+            operation="open",
+            hint="without cloud_init=True the lab does of it what it can",
+        )
+    return script
+
+
 class Machines:
     """All machines of one lab; their warden is started with the first of them.
 
@@ -55,10 +76,18 @@ class Machines:
         directory: Where their state is kept.
         isolation: How they are kept apart: ``"namespace"`` or ``"process"``.
         fleet: Whether they are many, and less apart.
+        cloud_init: The script that runs the real one at their boot; empty: they run none.
     """
 
-    def __init__(self, directory: Path, isolation: Isolation, *, fleet: bool = False) -> None:
-        self.isolation = isolation
+    def __init__(
+        self,
+        directory: Path,
+        isolation: Isolation,
+        *,
+        fleet: bool = False,
+        cloud_init: str = "",
+    ) -> None:
+        self.isolation, self.cloud_init = isolation, cloud_init
         self._cloud = LocalCloud(directory, isolation=isolation, crowd=fleet)
         self._name = f"lab-{secrets.token_hex(4)}"
         self._opening = anyio.Lock()

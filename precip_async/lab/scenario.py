@@ -23,8 +23,10 @@ Seconds = float | tuple[float, float] | Callable[[random.Random], float]
 
 _BOOT: Final = ("never_boots", "dies_booting", "ssh_late", "ssh_refuses_key", "ssh_hangs")
 _CALLS: Final = ("throttled", "errors", "resets", "lost_launches", "lost_replies", "slow")
-_OFTEN: Final = (*_BOOT, *_CALLS, "root_refused", "vanishes")
-_SECONDS: Final = ("boot", "visible", "dies_after", "ssh_late_by", "vanishes_after", "slow_by")
+_OFTEN: Final = (*_BOOT, *_CALLS, "root_refused", "vanishes", "cloud_init_errors")
+_SECONDS: Final = (
+    *("boot", "visible", "dies_after", "ssh_late_by", "vanishes_after", "slow_by", "cloud_init"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +68,9 @@ class Scenario:
             is let in.
         vanishes: The cloud loses these `vanishes_after` seconds after they run: their ids are
             unknown from then on.
+        cloud_init: Seconds from a machine running to its cloud-init being done with user data; at
+            least, where that is the real one.
+        cloud_init_errors: These finish their cloud-init with an error.
         quota: How many the account may have at once; ``None`` sets no bound.
         capacity: How many the cloud has room for at once; likewise.
         throttled: Calls refused as too many, beside those that the cloud's own buckets refuse.
@@ -95,9 +100,11 @@ class Scenario:
     ssh_hangs: Often = 0.0
     root_refused: Often = 0.0
     vanishes: Often = 0.0
+    cloud_init_errors: Often = 0.0
     dies_after: Seconds = 1.0
     ssh_late_by: Seconds = 3.0
     vanishes_after: Seconds = 0.0
+    cloud_init: Seconds = 0.0
     quota: int | None = None
     capacity: int | None = None
     throttled: Often = 0.0

@@ -140,7 +140,12 @@ def _amazon(account: Account, one: Instance) -> dict[str, Any]:
         "tagSet": tag_set(one.tags),
         "hypervisor": "xen",
         "ebsOptimized": False,
-        "metadataOptions": {"state": "applied", "httpTokens": one.imds, "httpEndpoint": "enabled"},
+        "metadataOptions": {
+            "state": "applied",
+            "httpTokens": one.imds.tokens,
+            "httpPutResponseHopLimit": one.imds.hops,
+            "httpEndpoint": one.imds.endpoint,
+        },
     }
 
 

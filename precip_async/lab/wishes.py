@@ -8,6 +8,7 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+from precip_async.lab.account import Imds
 from precip_async.lab.refusals import Refusal
 from precip_async.lab.tagging import read_specifications
 
@@ -20,6 +21,7 @@ __all__ = ["Wish", "check_token", "image_exists", "read_wish", "root_device"]
 
 DEFAULT_TYPE: Final = "m1.small"  # §2 to §5 name it as the default; Amazon's is the same [K]
 MAX_TOKEN: Final = 64  # §6 "ClientToken"
+MOST_HOPS: Final = 64  # §6 "IMDSv2"
 IMAGE_SIZE: Final = 8  # gibibytes of every image's root volume
 
 
@@ -41,7 +43,7 @@ class Wish:
     mapped: bool
     tags: dict[str, str] = field(default_factory=dict)
     spot: bool = False
-    imds: str = "optional"
+    imds: Imds = field(default_factory=Imds)
 
 
 def read_wish(account: Account, p: Parameters) -> Wish:
@@ -63,17 +65,8 @@ def read_wish(account: Account, p: Parameters) -> Wish:
         )
     interface = next(iter(p.parts("NetworkInterface")), None)
     disk, disks = _disks(account.dialect, p, image_id)
-    imds = p.part("MetadataOptions").text("HttpTokens", "optional")
-    for name, value, choices in (
-        ("MetadataOptions.HttpTokens", imds, ("optional", "required")),
-        (
-            "InstanceInitiatedShutdownBehavior",
-            p.text("InstanceInitiatedShutdownBehavior", "stop"),
-            ("stop", "terminate"),
-        ),
-    ):
-        if value not in choices:
-            raise Refusal("InvalidParameterValue", f"Value ({value}) for {name} is invalid.")
+    ending = p.text("InstanceInitiatedShutdownBehavior", "stop")
+    _check_choice("InstanceInitiatedShutdownBehavior", ending, ("stop", "terminate"))
     return Wish(
         image_id=image_id,
         kind=kind,
@@ -93,7 +86,7 @@ def read_wish(account: Account, p: Parameters) -> Wish:
             p, account.dialect, "instance", also=("volume", "network-interface")
         ),
         spot=p.part("InstanceMarketOptions").text("MarketType") == "spot",
-        imds=imds,
+        imds=_imds(p.part("MetadataOptions")),
     )
 
 
@@ -130,6 +123,24 @@ def _check_image(account: Account, image_id: str) -> None:
         raise Refusal(
             "InvalidAMIID.NotFound", f"The image id '[{image_id}]' does not exist", subject=image_id
         )
+
+
+def _imds(p: Parameters) -> Imds:
+    tokens, endpoint = p.text("HttpTokens", "optional"), p.text("HttpEndpoint", "enabled")
+    _check_choice("MetadataOptions.HttpTokens", tokens, ("optional", "required"))
+    _check_choice("MetadataOptions.HttpEndpoint", endpoint, ("enabled", "disabled"))
+    hops = p.whole("HttpPutResponseHopLimit", 1)
+    if not 1 <= hops <= MOST_HOPS:
+        raise Refusal(
+            "InvalidParameterValue",
+            f"Value ({hops}) for MetadataOptions.HttpPutResponseHopLimit is invalid.",
+        )
+    return Imds(tokens=tokens, endpoint=endpoint, hops=hops)
+
+
+def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise Refusal("InvalidParameterValue", f"Value ({value}) for {name} is invalid.")
 
 
 def _zone(account: Account, p: Parameters, interface: Parameters) -> str:

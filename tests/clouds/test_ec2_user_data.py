@@ -6,16 +6,21 @@ import email
 import gzip
 from email.mime.multipart import MIMEMultipart
 from email.mime.text import MIMEText
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from precip_async.clouds.dialects import AMAZON, NIMBUS, NOVA_2012
+from precip_async.clouds.ec2 import EC2Cloud
+from precip_async.clouds.ec2_endpoint import parse_endpoint
 from precip_async.clouds.ec2_user_data import MOST, cloud_config, merged
 from precip_async.errors import InvalidArgument
 from tests.clouds.ec2_peer import PUBLIC_KEY
 
 if TYPE_CHECKING:
     from email.message import Message
+
+    from precip_async.clouds.dialects import Dialect
 
 OURS = cloud_config(PUBLIC_KEY)
 
@@ -118,3 +123,28 @@ def test_what_can_not_be_unpacked_is_refused(broken: bytes) -> None:
 def test_the_same_launch_has_the_same_user_data() -> None:
     """A launch that is repeated must not differ, or the cloud refuses its token."""
     assert merged("#!/bin/sh\n", OURS) == merged("#!/bin/sh\n", OURS)
+
+
+@pytest.mark.parametrize(
+    ("dialect", "given", "whose"),
+    [
+        (AMAZON, {}, "all"),
+        (NOVA_2012, {}, "all"),
+        (AMAZON, {"root_login": False}, "gave"),
+        (AMAZON, {"root_login": False, "max_lifetime": 60.0}, "all"),
+        (NIMBUS, {}, "none"),
+    ],
+)
+def test_whose_user_data_is_read_is_known(
+    dialect: Dialect, given: dict[str, Any], whose: str
+) -> None:
+    """All have ours where there is something to say; and some images read none."""
+    cloud = EC2Cloud(
+        dialect=dialect,
+        endpoint=parse_endpoint("https://localhost", dialect),
+        access_key="a",
+        secret_key="b",
+        **given,
+    )
+
+    assert cloud.traits.cloud_init == whose

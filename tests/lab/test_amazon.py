@@ -104,6 +104,8 @@ async def test_a_token_is_a_filter(tmp_path: Path) -> None:
         ({"ClientToken": "x" * 65}, "InvalidParameterValue"),
         ({"InstanceInitiatedShutdownBehavior": "explode"}, "InvalidParameterValue"),
         ({"MetadataOptions": {"HttpTokens": "maybe"}}, "InvalidParameterValue"),
+        ({"MetadataOptions": {"HttpEndpoint": "maybe"}}, "InvalidParameterValue"),
+        ({"MetadataOptions": {"HttpPutResponseHopLimit": 65}}, "InvalidParameterValue"),
         ({"DryRun": True}, "DryRunOperation"),
         ({"DisableApiStop": True}, "accepted"),
     ],

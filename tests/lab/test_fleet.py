@@ -60,6 +60,7 @@ def test_a_lab_runs_in_a_process_of_its_own(tmp_path: Path) -> None:
     assert process.returncode == 0
     assert facts["endpoint"].endswith("/services/compute")
     assert facts["ssh_port"] == 2222
+    assert facts["cloud_init"] is False
     assert answers[:2] == [[], []]
     assert "nonsense" in answers[2]["error"]
 

@@ -40,7 +40,7 @@ async def refusal_of(box: Box) -> str:
 )
 async def test_a_stock_image_refuses_root(tmp_path: Path, isolation: Any) -> None:
     """The key is accepted, the command is not run, and the user to take is named and works."""
-    async with lab_and_client(tmp_path, isolation=isolation) as (lab, client):
+    async with lab_and_client(tmp_path, isolation=isolation, cloud_init=False) as (lab, client):
         group = await opened(client)
         [one] = await launch(client, KeyName="mine", SecurityGroupIds=[group])
         box = await box_of(lab, one)

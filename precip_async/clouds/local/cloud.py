@@ -310,6 +310,8 @@ class LocalCloud:
             disk=request.ebs_size,
             default_user=order.default_user,
             root_login=order.root_login,
+            cloud_init=order.cloud_init,
+            metadata=order.metadata,
         )
         return {
             "spec": asdict(spec),

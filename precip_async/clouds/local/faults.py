@@ -10,9 +10,12 @@ from __future__ import annotations
 import random
 from collections.abc import Collection
 from dataclasses import dataclass, fields
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from precip_async.errors import InvalidArgument
+
+if TYPE_CHECKING:
+    from precip_async.clouds.local.metadata import Metadata
 
 __all__ = ["SSH_FAULTS", "Faults", "Launches", "Orders"]
 
@@ -93,7 +96,7 @@ class Orders:
     """What one machine is to be, where it isn't as `Faults` say: the lab's own way to say it.
 
     Attributes:
-        authorized_key: As in `yard.MachineSpec`, and so are the other two.
+        authorized_key: As in `yard.MachineSpec`, and so are the last four.
         fault: One of those above; empty: none.
         boot_delay: Seconds.
         dies_after: Seconds.
@@ -107,6 +110,8 @@ class Orders:
     ssh_late_by: float = 3.0
     default_user: str = ""
     root_login: bool = True
+    cloud_init: str = ""
+    metadata: Metadata | None = None
 
 
 def _check_launches(name: str, value: object) -> None:

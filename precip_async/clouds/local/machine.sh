@@ -5,8 +5,10 @@
 # Takes: HOLDER (the yard's process), PORT (its end of the cable), NAME, ADDRESS, PREFIX, MAC,
 # GATEWAY, GATEWAY_MAC, DISK (of the mount's options), SSHD, SSHD_CONFIG, HOST_KEY, KEYS, ROOT_KEYS,
 # RESOLV (what they name, empty for none), SUDOER (a user as stock images have, empty for none),
-# INTERNET, FAULT, NOFILE.
-# Says on standard output: "pid <its number as the warden sees it>", and "up" when it has its
+# CLOUD_INIT (a script that is or plays it, empty for none), METADATA (the address of its metadata
+# service, empty for none), INTERNET, FAULT, NOFILE.
+# Says on standard output: "pid <its number as the warden sees it>", then, where there is to be a
+# metadata service, "network", and waits for a line on standard input, and "up" when it has its
 # address and its SSH server is about to start. Complaints go to the machine's log.
 set -eu
 umask 022
@@ -40,7 +42,9 @@ address add $ADDRESS/$PREFIX broadcast + dev eth0
 link set eth0 up
 neighbour add $GATEWAY lladdr $GATEWAY_MAC dev eth0 nud permanent
 ${INTERNET:+route add default via $GATEWAY}
+${METADATA:+address add $METADATA/32 dev lo}
 END
+[ -z "$METADATA" ] || { echo network && read -r _; }
 # Until both ends are really up packets are lost, and a client's lost SYN costs a whole second.
 until read -r state <"/tmp/sys/class/net/$PORT/brport/state" && [ "$state" = 3 ] &&
     read -r state </tmp/machine/view/sys/class/net/eth0/operstate && [ "$state" = up ]; do
@@ -63,15 +67,23 @@ if [ -n "$SUDOER" ] && ! grep -q "^$SUDOER:" /etc/passwd; then
 fi
 
 # What a machine must not be able to do to the host by mistake.
-set -- setpriv --bounding-set=-sys_module,-sys_rawio,-sys_time --reset-env "$SSHD" -D -e
+set -- setpriv --bounding-set=-sys_module,-sys_rawio,-sys_time --reset-env
+begin_cloud_init() {
+    [ -z "$CLOUD_INIT" ] ||
+        "$@" sh -c "$CLOUD_INIT" cloud-init /run/cloud-init </dev/null >&2 ||
+        echo "its cloud-init failed" >&2 # and it boots all the same
+}
+# sshd writes its title over its environment, and cloud-init reads that of process 1: it has none.
 if [ "$FAULT" = ssh_hangs ]; then
-    "$@" </dev/null >/dev/null &
+    "$@" env -i "$SSHD" -D -e </dev/null >/dev/null &
     until grep -q ' 00000000:0016 .* 0A ' /proc/net/tcp; do sleep 0.02; done
     kill -STOP $! # the kernel goes on accepting for it
     echo up
+    begin_cloud_init "$@"
     exec >/dev/null
     wait
 fi
 echo up
+begin_cloud_init "$@"
 [ "$FAULT" != ssh_late ] || read -r _
-exec "$@" </dev/null >/dev/null
+exec "$@" env -i "$SSHD" -D -e </dev/null >/dev/null

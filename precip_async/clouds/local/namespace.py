@@ -29,6 +29,8 @@ import subprocess
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from precip_async.clouds.local.metadata import Service
+from precip_async.clouds.local.metadata_http import ADDRESS, MetadataServer
 from precip_async.clouds.local.namespace_ground import Ground, hear, last_line, vanishing
 from precip_async.clouds.local.namespace_net import mac_of
 from precip_async.clouds.local.namespace_probe import found, search_path
@@ -61,7 +63,13 @@ class _Machine:
     port: str
     pid: int = 0  # of its process 1, as we see it; 0 until it has said so
     born: str = ""
+    metadata: MetadataServer | None = None
     stopping: bool = False
+
+    def let_go(self) -> None:
+        """Let go of its network."""
+        if self.metadata is not None:
+            self.metadata.close()
 
 
 class NamespaceYard:
@@ -124,6 +132,7 @@ class NamespaceYard:
         if machine is None:
             return
         machine.stopping = True
+        machine.let_go()
         try:
             async with asyncio.timeout(STOP_TIMEOUT):
                 if machine.pid:  # every process of the machine goes before its process 1
@@ -145,7 +154,7 @@ class NamespaceYard:
             if machine.process.returncode is not None and machine.pid and not machine.stopping
         }
         for machine_id in ended:
-            del self._machines[machine_id]
+            self._machines.pop(machine_id).let_go()
         return ended
 
     async def release_ssh(self, machine_id: str) -> None:
@@ -159,6 +168,7 @@ class NamespaceYard:
         """End all machines at once, then give back the cable and the way out."""
         for machine in self._machines.values():
             machine.stopping = True
+            machine.let_go()
         await self._ground.aclose()
         for machine in self._machines.values():
             await machine.process.wait()  # its process 1 was killed with the yard's
@@ -173,13 +183,28 @@ class NamespaceYard:
             async with asyncio.timeout(START_TIMEOUT):
                 pid = int(await hear(machine.process, "pid"))
                 machine.pid, machine.born = pid, birth(pid)
+                if spec.metadata is not None:
+                    await hear(machine.process, "network")
+                    await self._tell(machine, spec)
                 await hear(machine.process, "up")
-        except (TimeoutError, EOFError) as error:
+        except (TimeoutError, EOFError, OSError) as error:
             await self.stop(spec.id)
-            why = last_line(log) or "it took too long"
+            why = last_line(log) or str(error) or "it took too long"
             raise YardError(f"machine {spec.id} could not be started: {why}") from error
         address = str(machine.address)
         return Placement(public_address=address, private_address=address, ssh_port=22)
+
+    async def _tell(self, machine: _Machine, spec: MachineSpec) -> None:
+        """Have the machine's metadata service listen, and the machine go on."""
+        assert spec.metadata is not None
+        assert machine.process.stdin is not None
+        address, mac = str(machine.address), mac_of(machine.address)
+        leaves = spec.metadata.leaves(address=address, mac=mac, hostname=spec.hostname)
+        service = Service(spec.metadata, leaves)
+        machine.metadata = await MetadataServer.open(service, machine.pid, address)
+        machine.process.stdin.write(b"go\n")
+        if spec.fault != "ssh_late":
+            machine.process.stdin.close()
 
     async def _undo(self, starting: asyncio.Task[Placement], machine_id: str) -> None:
         await asyncio.wait([starting])
@@ -187,12 +212,13 @@ class NamespaceYard:
 
     async def _spawn(self, spec: MachineSpec, log: Path) -> _Machine:
         address, port = self._free_address(), f"port{next(self._ports)}"
+        waits = spec.metadata is not None or spec.fault == "ssh_late"  # for a line from us
         with log.open("ab") as console:
             process = await asyncio.create_subprocess_exec(
                 *("nsenter", f"--target={self._ground.holder}", "--net", "--mount", "--pid", "--"),
                 *("unshare", "--net", "--mount", "--uts", "--ipc", "--pid"),
                 *("--fork", "--kill-child", "--", "sh", MACHINE_SCRIPT),
-                stdin=subprocess.PIPE if spec.fault == "ssh_late" else subprocess.DEVNULL,
+                stdin=subprocess.PIPE if waits else subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=console,
                 env=self._environment(spec, address, port),
@@ -219,6 +245,8 @@ class NamespaceYard:
             "KEYS": keys,
             "ROOT_KEYS": refusing(keys) if spec.refuses_root else keys,
             "SUDOER": spec.sudoer,
+            "CLOUD_INIT": spec.cloud_init,
+            "METADATA": ADDRESS if spec.metadata else "",
             "RESOLV": nameservers() if self._internet else "",
             "INTERNET": "yes" if self._internet else "",
             "FAULT": spec.fault,

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Final
 import anyio
 import asyncssh
 
-from precip_async.clouds.local.process_children import Child
+from precip_async.clouds.base import CLOUD_INIT_STATE
+from precip_async.clouds.local.process_children import Child, Streams
 from precip_async.clouds.local.process_login import SEARCH_PATH, prelude
 from precip_async.clouds.local.process_space import Space, overslept
 from precip_async.clouds.local.process_ssh import listen
@@ -23,13 +24,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from precip_async.clouds.local.process_children import Streams
     from precip_async.clouds.local.process_login import Request
     from precip_async.clouds.local.process_space import SpaceTools
     from precip_async.clouds.local.yard import MachineSpec
 
 __all__ = ["Machine"]
 
+BEGIN_TIMEOUT: Final = 20.0  # seconds until its cloud-init is under way; about 0.01
 END_TIMEOUT: Final = 20.0  # seconds until what won't end is reported
 LOOK: Final = 1.0  # seconds between two looks for sessions that sleep
 BACKLOG: Final = 4096  # connections that a server may leave unanswered
@@ -67,6 +68,8 @@ class Machine:
         self._place = place
         self._address, self._port = place.getsockname()
         self._directory = directory
+        own = "/tmp" if tools else str(directory)  # noqa: S108 - a space has its own
+        self._cloud_init_state = f"{own}/.cloud-init"  # /run/cloud-init is this computer's
         self._open_files = open_files
         self._died = died
         self._ending = False
@@ -103,6 +106,8 @@ class Machine:
             )
         else:
             (self._directory / "tmp").mkdir(mode=0o700, parents=True)
+        if self.spec.cloud_init:
+            await self._begin_cloud_init()
         if self.spec.fault == "ssh_hangs":
             self._place.listen(BACKLOG)  # the kernel accepts, and nobody ever speaks
         elif self.spec.fault != "ssh_late":
@@ -186,6 +191,7 @@ class Machine:
             env["TMPDIR"] = str(self._directory / "tmp")
             if terminal:
                 argv = ["setsid", "-c", *argv]
+        env[CLOUD_INIT_STATE] = self._cloud_init_state
         child = Child(
             argv,
             env=env,
@@ -202,6 +208,19 @@ class Machine:
         """Write a line to its console."""
         if self._log >= 0:
             os.write(self._log, line.encode(errors="replace") + b"\n")
+
+    async def _begin_cloud_init(self) -> None:
+        argv: list[str | bytes] = ["/bin/sh", "-c", self.spec.cloud_init, "cloud-init"]
+        argv.append(self._cloud_init_state)
+        child = Child(
+            self._space.enter(argv) if self._space is not None else argv,
+            env={"PATH": SEARCH_PATH, MARK: self.spec.id},
+            streams=Streams(stdin=self._log, stdout=self._log, stderr=self._log),
+            exited=lambda _: self._children.discard(child),
+        )
+        self._children.add(child)
+        with anyio.move_on_after(BEGIN_TIMEOUT):  # and it boots all the same
+            await child.wait()
 
     # nsenter stops itself when what it started is stopped, and is not continued along with it.
 

@@ -102,7 +102,7 @@ class Register:
     def launch(self, token: str, machines: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
         """Begin to start `machines`: the facts of an entry each, its specification as ``spec``."""
         for facts in machines:
-            spec = MachineSpec(**facts.pop("spec"))
+            spec = MachineSpec.from_json(facts.pop("spec"))
             entry = _Entry(spec=spec, token=token, **facts)
             self._entries[spec.id] = entry
             entry.booting = self._work(entry, self._boot(entry))

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = ["LINE_LIMIT", "main"]
 
-LINE_LIMIT: Final = 1 << 24  # bytes of one request: a thousand machines and their host keys
+LINE_LIMIT: Final = 1 << 25  # bytes of one request: a thousand machines and their user data
 LOOK_AGAIN: Final = 1.0  # seconds between looks at what tells us nothing by itself
 
 

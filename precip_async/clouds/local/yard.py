@@ -12,7 +12,9 @@ Standard library only: the warden is one process for each experiment and should 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol, Self
+
+from precip_async.clouds.local.metadata import Metadata
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -56,6 +58,10 @@ class MachineSpec:
         default_user: Who else logs in with the key and may do everything through sudo, as on stock
             images; empty: nobody.
         root_login: Whether root may log in, whatever else is to go wrong; see `ROOT_REFUSAL`.
+        cloud_init: What is, or plays, cloud-init: a script for ``sh`` that returns as soon as
+            anybody may be let in, given the directory of its state as ``$1``; empty: there is none.
+        metadata: What its metadata service says; ``None``: it has none. Only a machine that has a
+            network of its own can have one.
     """
 
     id: str
@@ -67,6 +73,14 @@ class MachineSpec:
     disk: int | None = None
     default_user: str = ""
     root_login: bool = True
+    cloud_init: str = ""
+    metadata: Metadata | None = None
+
+    @classmethod
+    def from_json(cls, facts: dict[str, Any]) -> Self:
+        """The one that `dataclasses.asdict` made `facts` of."""
+        told = facts["metadata"]
+        return cls(**facts | {"metadata": None if told is None else Metadata(**told)})
 
     @property
     def refuses_root(self) -> bool:
@@ -111,7 +125,9 @@ class Yard(Protocol):
         ...
 
     async def start(self, spec: MachineSpec) -> Placement:
-        """Start a machine; its SSH server listens within milliseconds, unless a fault says not.
+        """Start a machine; its SSH server listens within milliseconds, or once cloud-init lets it.
+
+        A fault may say otherwise.
 
         Raises:
             YardError: It can't be started; nothing of it is left.

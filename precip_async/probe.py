@@ -1,0 +1,124 @@
+"""The one command that tells whether an instance is ready, and what it tells of cloud-init.
+
+Commands run long before an image's cloud-init is done with what user data asks for: packages are
+missing then, and files half written. So where there is user data, the command that shows that
+commands run looks for cloud-init's own word as well, in the same round trip.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from precip_async.clouds.base import CLOUD_INIT_STATE
+from precip_async.errors import AuthenticationFailed, RemoteError, shortened
+from precip_async.shell import script
+from precip_async.ssh.command import Conversation, Order, converse
+
+if TYPE_CHECKING:
+    from precip_async.events import Stream
+    from precip_async.limits import Limits
+    from precip_async.ssh.pool import Pool
+    from precip_async.ssh.transport import Target
+
+__all__ = ["Findings", "probe"]
+
+BUSY: Final = 75  # the exit code of `_LOOK` when cloud-init is still at it: sysexits' "try again"
+MOST: Final = 64 * 1024  # bytes of what cloud-init has written down that are read
+SHOWN: Final = 200  # characters of an error that are shown
+
+# On one line and without an exclamation mark, so that csh can hand it on. Everybody may read these
+# files. No directory: no cloud-init. Releases before 0.7.3 write neither of the two files, and
+# leave another one when they are done.
+_LOOK: Final = (
+    f"d=${{{CLOUD_INIT_STATE}:-/run/cloud-init}}; "
+    '[ -d "$d" ] || exit 0; [ -e "$d/disabled" ] && exit 0; '
+    'if [ -e "$d/result.json" ]; then cat "$d/result.json"; exit 0; fi; '
+    'if [ -e "$d/status.json" ]; then cat "$d/status.json"; '
+    "elif [ -e /var/lib/cloud/instance/boot-finished ]; then exit 0; fi; "
+    f"exit {BUSY}"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Findings:
+    """What was found on an instance on which commands run.
+
+    Attributes:
+        busy: Whether its cloud-init is not done yet.
+        stage: How far that is, in its own words; empty: it does not say.
+        error: The first of the errors that it finished with; empty: there were none.
+    """
+
+    busy: bool = False
+    stage: str = ""
+    error: str = ""
+
+
+async def probe(pool: Pool, target: Target, limits: Limits, *, cloud_init: bool) -> Findings:
+    """See that commands run at `target`, within ``limits.probe_timeout`` seconds.
+
+    Args:
+        pool: Whose connection is used.
+        target: Where.
+        limits: The graces with which a command is ended that does not end by itself.
+        cloud_init: Whether to look for cloud-init as well.
+
+    Raises:
+        RemoteError: They don't.
+    """
+    timeout = limits.probe_timeout
+    command = script(_LOOK) if cloud_init else "true"
+    order = Order(command=command, user=target.user or "", timeout=timeout)
+    talk = _Talk(order.mark)
+    left = await converse(pool, target, order, talk, limits, None)
+    problem = ""
+    if left is not None and talk.group is None and talk.noise:
+        # Stock images say why root may not log in, and keep the line for a while after that.
+        raise AuthenticationFailed(
+            instance_id=target.instance_id,
+            host=target.host,
+            problem=f"the login as {target.user} runs no commands: {talk.noise}",
+        )
+    if left is not None:
+        problem = f"the login works, and a command does not end within {timeout:g} s"
+    elif talk.exit_code == BUSY and cloud_init:
+        return Findings(busy=True, stage=_stage(talk.said))
+    elif talk.exit_code:
+        problem = f"the login works, and a command that does nothing exits with {talk.exit_code}"
+    if problem:
+        raise RemoteError(instance_id=target.instance_id, host=target.host, problem=problem)
+    return Findings(error=_first_error(talk.said))
+
+
+class _Talk(Conversation):
+    """Keeps what the command says, which is little."""
+
+    def __init__(self, mark: str) -> None:
+        super().__init__(mark)
+        self.said = b""
+
+    def output(self, stream: Stream, data: bytes) -> None:
+        """Keep it."""
+        if stream == "stdout" and len(self.said) < MOST:
+            self.said += data
+
+
+def _stage(said: bytes) -> str:
+    stage = _version_1(said).get("stage")
+    return shortened(stage, SHOWN) if isinstance(stage, str) else ""
+
+
+def _first_error(said: bytes) -> str:
+    errors = _version_1(said).get("errors")
+    return shortened(str(errors[0]), SHOWN) if isinstance(errors, list) and errors else ""
+
+
+def _version_1(said: bytes) -> dict[str, Any]:
+    """What cloud-init has written down, in the one form that there is; empty where it is none."""
+    try:
+        said_of = json.loads(said)["v1"]
+    except (ValueError, KeyError, TypeError):
+        return {}
+    return said_of if isinstance(said_of, dict) else {}
