@@ -15,6 +15,7 @@ from precip_async.clouds.dialects import Dialect
 from precip_async.clouds.ec2_addresses import Addresses
 from precip_async.clouds.ec2_calls import BRIEF, Calls, recognised
 from precip_async.clouds.ec2_documents import console_of
+from precip_async.clouds.ec2_given import check_credentials
 from precip_async.clouds.ec2_groups import Groups
 from precip_async.clouds.ec2_keys import Keys
 from precip_async.clouds.ec2_launch import Launches
@@ -92,7 +93,7 @@ class EC2Cloud:
                 f"the region is {region}, and the endpoint {endpoint and endpoint.host} is that of "
                 f"{there}: leave one of the two out, or make them match"
             )
-        _check_credentials(access_key, secret_key, session_token, profile, needed=not amazon)
+        check_credentials(access_key, secret_key, session_token, profile, needed=not amazon)
         self._endpoint, self._zone = endpoint, zone
         self._region = region or there or self._dialects[0].region
         self._given = (access_key, secret_key, session_token, profile)
@@ -371,25 +372,3 @@ class _Parts:
     ) -> None:
         self.calls, self.keys, self.groups = calls, keys, groups
         self.roster, self.launches, self.addresses = roster, launches, addresses
-
-
-def _check_credentials(
-    access_key: str | None,
-    secret_key: str | None,
-    session_token: str | None,
-    profile: str | None,
-    *,
-    needed: bool,
-) -> None:
-    for name, value in (("access_key", access_key), ("secret_key", secret_key)):
-        if value is not None and (not isinstance(value, str) or not value.strip()):
-            raise InvalidArgument(f"{name} must be a string, and not an empty one")  # never shown
-    if (access_key is None) != (secret_key is None):
-        missing = "secret_key" if secret_key is None else "access_key"
-        raise InvalidArgument(f"{missing} is missing: access_key and secret_key go together")
-    if access_key is None and needed:
-        raise InvalidArgument("access_key and secret_key must be given for this cloud")
-    if session_token is not None and access_key is None:
-        raise InvalidArgument("session_token goes with access_key and secret_key")
-    if profile is not None and access_key is not None:
-        raise InvalidArgument("give either profile, or access_key and secret_key")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.rehearsal.rig import LAUNCH, rehearse
+from tests.rehearse.rig import LAUNCH, rehearse
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -12,7 +12,7 @@ import pytest
 from tests import processes
 from tests.conftest import MARK
 from tests.polling import until
-from tests.rehearsal.rig import LAUNCH, rehearse, rehearsing
+from tests.rehearse.rig import LAUNCH, rehearse, rehearsing
 
 LEFT = LAUNCH + "import os; os._exit({code})\n"
 KEPT = LAUNCH.replace("quiet=True", "quiet=True, keep=True")
