@@ -15,7 +15,7 @@ from precip_async.clouds.dialects import Dialect
 from precip_async.clouds.ec2_addresses import Addresses
 from precip_async.clouds.ec2_calls import BRIEF, Calls, recognised
 from precip_async.clouds.ec2_documents import console_of
-from precip_async.clouds.ec2_given import check_credentials
+from precip_async.clouds.ec2_endpoint import check_credentials
 from precip_async.clouds.ec2_groups import Groups
 from precip_async.clouds.ec2_keys import Keys
 from precip_async.clouds.ec2_launch import Launches

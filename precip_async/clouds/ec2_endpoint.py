@@ -1,4 +1,4 @@
-"""Where a cloud is spoken to: endpoints as scripts of 2012 wrote them, regions and zones."""
+"""What scripts say of a cloud: endpoints as those of 2012 wrote them, zones, credentials."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from precip_async.errors import InvalidArgument
 if TYPE_CHECKING:
     from precip_async.clouds.dialects import Dialect
 
-__all__ = ["Endpoint", "parse_endpoint", "parse_region"]
+__all__ = ["Endpoint", "check_credentials", "parse_endpoint", "parse_region"]
 
 LAST_PORT: Final = 65535
 LONGEST: Final = 253  # characters of a host name
@@ -123,3 +123,26 @@ def _region_of(host: str) -> str | None:
     if match is None:
         return None
     return match["new"] or match["old"] or "us-east-1"
+
+
+def check_credentials(
+    access_key: str | None,
+    secret_key: str | None,
+    session_token: str | None,
+    profile: str | None,
+    *,
+    needed: bool,
+) -> None:
+    """Raise `InvalidArgument` unless these can be credentials, and go together; `needed` ones."""
+    for name, value in (("access_key", access_key), ("secret_key", secret_key)):
+        if value is not None and (not isinstance(value, str) or not value.strip()):
+            raise InvalidArgument(f"{name} must be a string, and not an empty one")  # never shown
+    if (access_key is None) != (secret_key is None):
+        missing = "secret_key" if secret_key is None else "access_key"
+        raise InvalidArgument(f"{missing} is missing: access_key and secret_key go together")
+    if access_key is None and needed:
+        raise InvalidArgument("access_key and secret_key must be given for this cloud")
+    if session_token is not None and access_key is None:
+        raise InvalidArgument("session_token goes with access_key and secret_key")
+    if profile is not None and access_key is not None:
+        raise InvalidArgument("give either profile, or access_key and secret_key")
