@@ -95,9 +95,10 @@ def _words() -> str:
         "true is all; seconds may be a range (2..20).",
         "",
     ]
+    width = max(len(one.name) for one in fields(Scenario))
     for one in fields(Scenario):
         meaning = " ".join(meanings.get(one.name, "").split()).replace("`", "")
-        lines.append(f"  {one.name:17}{meaning} (default: {_shown(one.default)})")
+        lines.append(f"  {one.name:{width}}  {meaning} (default: {_shown(one.default)})")
     return "\n".join(lines) + "\n"
 
 

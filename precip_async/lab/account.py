@@ -256,12 +256,6 @@ class Account:
         default.rules.append(Rule(protocol="-1", first=-1, last=-1, group=default.id))
         self.groups: dict[str, Group] = {default.id: default}
 
-    def add_zone(self, zone: str) -> None:
-        """Have a further zone, unless it is there."""
-        if zone not in self.zones:
-            self.zones = (*self.zones, zone)
-            self.subnets[zone] = self.new_id("subnet")
-
     def now(self) -> float:
         """Seconds since the epoch, by the cloud's clock."""
         return time.time() + self.scenario.clock_skew

@@ -210,7 +210,10 @@ class Lab:
 
     def add_zone(self, zone: str) -> None:
         """Have a further zone: regions differ in how many they have, and the lab has three."""
-        self._account.add_zone(zone)
+        account = self._account
+        if zone not in account.zones:
+            account.zones = (*account.zones, zone)
+            account.subnets[zone] = account.new_id("subnet")
 
     async def instances(self) -> tuple[LabInstance, ...]:
         """Every instance that was ever launched, in order, as it is now."""

@@ -77,6 +77,7 @@ class Guide:
             dialect=role.dialect,
             region=own.region if own else role.family.spoken[0].region,
             zone=own.zone if own else None,
+            tls=own is not None and "http://" not in own.traits.endpoint,
             stands_for=_name_of(cloud),
         )
         witness.lab = lab["number"]
@@ -84,7 +85,7 @@ class Guide:
             "endpoint": parse_endpoint(lab["endpoint"], *role.family.spoken),
             "access_key": lab["access_key"],
             "secret_key": lab["secret_key"],
-            "verify": Path(lab["ca_file"]) if lab["ca_file"] else True,
+            "verify": settings.verify and (Path(lab["ca_file"]) if lab["ca_file"] else True),
             "ssh_port": lab["ssh_port"],
         }
         if own is not None:

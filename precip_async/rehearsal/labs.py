@@ -88,7 +88,7 @@ class Labs:
             writer.close()
 
     async def _answer(
-        self, *, dialect: str, region: str, zone: str | None, stands_for: str
+        self, *, dialect: str, region: str, zone: str | None, tls: bool, stands_for: str
     ) -> dict[str, Any]:
         """What the lab that plays `stands_for` is reached by; it is opened where it isn't yet."""
         played = (dialect, region, stands_for)
@@ -100,6 +100,7 @@ class Labs:
                 directory=directory,
                 isolation=self._isolation,
                 scenario=self._scenario,
+                tls=tls,
                 region=region,
             )
             await self._open.enter_async_context(lab)

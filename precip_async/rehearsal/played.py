@@ -101,9 +101,10 @@ class Stranger(Played):
         """See `Cloud.launch`."""
         title, image = self._role.family.title, self._role.image_for(request.image_id)
         kind = self._role.kind_for(request.instance_type)
-        if image == self._role.family.image:
-            named = "" if image == request.image_id else f"; {request.image_id!r} is none"
-            self._remark(f"{title} wants an image of its own{named}: {image} stood in")
+        if image != request.image_id:
+            self._remark(f"{title} has no image {request.image_id!r}: {image} stood in")
+        elif image == self._role.family.image:
+            self._remark(f"{title} must be told an image: {image} stands in where none is named")
         if kind != request.instance_type:
             self._remark(f"{title} has no type {request.instance_type!r}: {kind} stood in")
         seats: list[Machine] = []

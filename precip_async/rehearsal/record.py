@@ -202,7 +202,7 @@ def local_place(told: Sequence[Mapping[str, Any]]) -> Place | None:
         return None
     instances = []
     for name, one in heard.launched.items():
-        kept = name not in heard.ended and heard.keep[one["experiment"]]
+        kept = name not in heard.ended and heard.keep.get(one["experiment"], False)
         instances.append(
             Started(
                 id=one["instance_id"],

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 __all__ = ["as_json", "as_text", "say"]
 
+MOST_ROWS: Final = 50  # of a table: a fleet's thousand would push all else off the terminal
+MOST_NAMES: Final = 10  # likewise, in a sentence
+
 #: The lab's own words for what no cloud has a word for.
 _WORDS: Final = {"broken": "server error", "failed": "fault of the lab"}
 
@@ -134,10 +137,10 @@ def _verdict(record: Record) -> Iterator[str]:
     kept = [one.id for place in record.places for one in place.instances if one.end == "kept"]
     yield ""
     if kept:
-        yield f"Kept running, as keep=True says: {', '.join(kept)}"
+        yield f"Kept running, as keep=True says: {_some(kept)}"
     if record.left:
         yield (
-            f"LEFT RUNNING, and nobody said keep=True: {', '.join(record.left)}. "
+            f"LEFT RUNNING, and nobody said keep=True: {_some(record.left)}. "
             "On a real cloud that costs money until somebody ends it, so it counts as a failure."
         )
     if kept or record.left:
@@ -151,9 +154,17 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
     shown = [place for place in range(len(head)) if any(row[place] for row in rows)]
     table = [[row[place] for place in shown] for row in (head, *rows)]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    for row in table:
+    for row in table[: MOST_ROWS + 1]:
         cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
         yield "    " + "  ".join(cells).rstrip()
+    if len(rows) > MOST_ROWS:
+        yield f"    ... and {len(rows) - MOST_ROWS} more; --report has all of them"
+
+
+def _some(names: Sequence[str]) -> str:
+    """The names, those left out that would fill a terminal."""
+    more = len(names) - MOST_NAMES
+    return ", ".join(names[:MOST_NAMES]) + (f" and {more} more" if more > 0 else "")
 
 
 def _seconds(value: float | None) -> str:

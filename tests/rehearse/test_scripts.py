@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.rehearsal.rig import LAUNCH, rehearse
+from tests.rehearse.rig import LAUNCH, rehearse
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -106,7 +106,7 @@ def test_a_local_script_is_rehearsed_for_a_cloud(tmp_path: Path) -> None:
     assert instance["image_id"].startswith("ami-")
     assert instance["instance_type"] == "m1.small"
     assert len(ran.facts["remarks"]) == 2
-    assert "'any words' is none: ami-" in ran.stderr
+    assert "Amazon EC2 has no image 'any words': ami-" in ran.stderr
 
 
 def test_hosts_are_left_alone(tmp_path: Path) -> None:

@@ -231,6 +231,17 @@ def test_a_report_shows_no_control_characters() -> None:
     assert "^[[31mred" in text
 
 
+def test_a_fleet_does_not_fill_the_terminal() -> None:
+    """Of a thousand instances some are shown, and it is said how many more there are."""
+    many = tuple(started(id=f"i-{number}", end="left") for number in range(1000))
+    place = Place(dialect="amazon", stands_for="Amazon EC2", instances=many)
+    text = as_text(Record(script="s.py", exit_code=0, seconds=1.0, scenario="", places=(place,)))
+
+    assert text.count("LEFT RUNNING") == 50 + 1
+    assert "... and 950 more" in text
+    assert "i-9 and 990 more. On a real cloud" in text
+
+
 def test_instances_of_several_experiments_are_told_apart() -> None:
     """The experiment has a column where there is more than one of them, and else none."""
     one, other = started(experiment="first"), started(id="i-2", experiment="second")

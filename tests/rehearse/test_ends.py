@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 import signal
-import tempfile
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tests import processes
 from tests.conftest import MARK
 from tests.polling import until
-from tests.rehearsal.rig import LAUNCH, rehearse, rehearsing
+from tests.rehearse.rig import LAUNCH, rehearse, rehearsing
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 LEFT = LAUNCH + "import os; os._exit({code})\n"
 KEPT = LAUNCH.replace("quiet=True", "quiet=True, keep=True")
@@ -37,11 +39,6 @@ while True:
     signal.pause()
 """
 )
-
-
-def scratches() -> set[str]:
-    """The directories of rehearsals that there are."""
-    return {path.name for path in Path(tempfile.gettempdir()).glob("precip-rehearsal-*")}
 
 
 @pytest.mark.parametrize(("code", "expected"), [(0, 1), pytest.param(4, 4, marks=pytest.mark.slow)])
@@ -117,11 +114,16 @@ def test_a_killed_script_is_told_of_and_cleared_up(tmp_path: Path) -> None:
     assert "LEFT RUNNING, and nobody said keep=True: i-" in errors
 
 
-def test_a_killed_rehearsal_takes_all_with_it(tmp_path: Path) -> None:
+def test_a_killed_rehearsal_takes_all_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """After ``kill -9`` of the rehearsal no script, no machine and no file is left."""
-    before = scratches()
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    monkeypatch.setenv("TMPDIR", str(scratch))
     with rehearsing(tmp_path, WORKING) as running:
         running.wait_for("working as")
+        assert [path.name[:16] for path in scratch.iterdir()] == ["precip-rehearsal"]
         everything = processes.marked(f"{MARK}={os.environ[MARK]}")  # the wardens, too
         running.process.kill()
 
@@ -130,4 +132,4 @@ def test_a_killed_rehearsal_takes_all_with_it(tmp_path: Path) -> None:
 
     assert len(everything) >= 3
     assert "the rehearsal has been ended from outside" in errors
-    until(lambda: scratches() <= before, "its directory is gone", within=15)
+    until(lambda: not any(scratch.iterdir()), "its directory is gone", within=15)

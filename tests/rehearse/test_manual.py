@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.manual import HELLO_WORLD, TWO_CLOUDS, for_python_3
-from tests.rehearsal.rig import rehearse
+from tests.rehearse.rig import rehearse
 
 if TYPE_CHECKING:
     from pathlib import Path
