@@ -13,6 +13,7 @@ Standard library only: the warden imports it.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import json
@@ -117,9 +118,12 @@ class State:
         # Without its lock a directory is anybody's to claim, and to clear at the same time.
         for entry in [*self.path.iterdir()]:
             if entry.is_dir() and not entry.is_symlink():
-                shutil.rmtree(entry)
+                while entry.exists():
+                    # The guard of a warden that has died needs no lock, and may be at it as well.
+                    with contextlib.suppress(FileNotFoundError):
+                        shutil.rmtree(entry)
             elif entry.name != _LOCK:
-                entry.unlink()
+                entry.unlink(missing_ok=True)
         (self.path / _LOCK).unlink()
         try:
             self.path.rmdir()
