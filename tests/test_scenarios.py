@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
 PATIENCE = 45.0  # seconds of a wait for what takes about three
 TENTH, OTHERS = range(2, 4000, 10), range(4, 4000, 10)  # of all calls, together one in five
+UNSAFE = "does not tell a launch from its repetition"
 
 
 def clouds(*quick: str) -> pytest.MarkDecorator:
@@ -124,8 +125,8 @@ async def test_one_call_in_five_is_a_500_or_a_reset(tmp_path: Path, dialect: str
             try:
                 await exp.provision(on.image, count=3)
             except CloudError as error:
-                assert dialect in DEAF
-                assert "does not tell a launch from its repetition" in str(error)
+                if dialect not in DEAF or UNSAFE not in str(error):
+                    raise
                 await exp.provision(on.image, count=3)
             await exp.wait(timeout=PATIENCE)
             assert (await exp.run([], "echo in", parallel=True))[1] == ["in\n"] * 3
@@ -148,7 +149,7 @@ async def test_a_launch_that_breaks_off_is_asked_for_again_where_that_is_safe(
             own_key = dialect.startswith("nova") or dialect in ("ec2-api", "eucalyptus-3")
             resets.add(len(on.lab.calls) + own_key)
             if dialect in DEAF:
-                with pytest.raises(CloudError, match="does not tell a launch from its repetition"):
+                with pytest.raises(CloudError, match=UNSAFE):
                     await exp.provision(on.image, count=3)
             else:
                 assert len(await exp.provision(on.image, count=3)) == 3
