@@ -16,6 +16,7 @@ import anyio
 import asyncssh
 
 from precip_async.errors import InvalidArgument
+from precip_async.ssh import openssh_fast
 from precip_async.ssh.openssh_errors import Seen, translate
 from precip_async.ssh.openssh_session import AsyncsshTransport
 from precip_async.ssh.slot import Slot
@@ -116,6 +117,8 @@ class AsyncsshConnector:
 
     def __init__(self, login: Login, trust: Trust, limits: Limits) -> None:
         self._login, self._trust, self._limits = login, trust, limits
+        # What a configuration says differs from host to host: no options to copy.
+        self._fast = limits.ssh_fast and login.config is None and openssh_fast.available()
         self._options: dict[tuple[str | None, bool], asyncssh.SSHClientConnectionOptions] = {}
         self._preparing = anyio.Lock()
         self._bastion: Slot | None = None
@@ -147,20 +150,31 @@ class AsyncsshConnector:
         """Connect to `target`, through `tunnel` where there is one."""
         keys, algorithms = _trusted(self._trust.known(target))
         witness = _Witness(target, self._trust, known=bool(keys))
-        settings: dict[str, Any] = {
-            "known_hosts": (keys, [], []),
-            "server_host_key_algs": algorithms,
-            "client_factory": lambda: witness,
-        }
-        if target.port is not None:
-            settings["port"] = target.port
         config = [str(self._login.config)] if self._login.config else None
         try:
             with anyio.fail_after(timeout):
                 options = await self._options_for(target.user, at_bastion)
-                connection = await asyncssh.connect(
-                    target.host, options=options, config=config, tunnel=tunnel or (), **settings
-                )
+                if self._fast:
+                    connection = await openssh_fast.connect(
+                        options,
+                        target.host,
+                        target.port,
+                        client=witness,
+                        host_keys=keys,
+                        host_key_algorithms=algorithms,
+                        tunnel=tunnel,
+                    )
+                else:
+                    connection = await asyncssh.connect(
+                        target.host,
+                        () if target.port is None else target.port,
+                        options=options,
+                        config=config,
+                        client_factory=lambda: witness,
+                        known_hosts=(keys, [], []),
+                        server_host_key_algs=algorithms,
+                        tunnel=tunnel or (),
+                    )
         except InvalidArgument:
             raise
         except (

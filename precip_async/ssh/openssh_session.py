@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import signal
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import anyio
 import asyncssh
 
 from precip_async.errors import AuthenticationFailed, ConnectError, ConnectionLost
+from precip_async.ssh import openssh_fast
 from precip_async.ssh.openssh_errors import SHORT_PATIENCE
 
 if TYPE_CHECKING:
@@ -39,13 +40,10 @@ class AsyncsshTransport:
 
     async def start(self, line: str, receiver: Receiver) -> _Session:
         """See `Transport.start`."""
-        command = cast(
-            "str", line.encode(errors="surrogateescape")
-        )  # bytes pass through as they are
+        session = _Session(receiver)
+        command = line.encode(errors="surrogateescape")  # bytes pass through as they are
         try:
-            _, session = await self.connection.create_session(
-                lambda: _Session(receiver), command, encoding=None, window=WINDOW
-            )
+            await openssh_fast.open_session(self.connection, session, command, WINDOW)
         except asyncssh.ChannelOpenError as error:
             if error.code != asyncssh.OPEN_REQUEST_SESSION_FAILED:  # it was never asked to run it
                 raise self._no_session(error) from error
@@ -55,7 +53,7 @@ class AsyncsshTransport:
             raise ConnectionLost(**self._facts, problem=LOST) from error
         except (asyncssh.DisconnectError, OSError) as error:  # it may have been started
             raise ConnectionLost(**self._facts, problem=f"{LOST}: {error}") from error
-        return cast("_Session", session)
+        return session
 
     def _no_session(self, error: asyncssh.ChannelOpenError) -> ConnectError:
         problem = LOST
