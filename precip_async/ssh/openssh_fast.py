@@ -30,7 +30,7 @@ from precip_async.ssh.openssh_parts import as_known
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["PARTS", "available", "connect", "connection_class", "open_session"]
+__all__ = ["PARTS", "available", "connect", "connection_class", "has_sessions", "open_session"]
 
 CLOSING = 1.0  # seconds for what is left of an attempt that was given up
 PARTS = (*PACKET_PARTS, *LOGIN_PARTS)
@@ -56,7 +56,8 @@ def available() -> bool:
 
 
 @lru_cache(maxsize=1)
-def _has_sessions() -> bool:
+def has_sessions() -> bool:
+    """Whether `open_session` has a way of its own with this asyncssh."""
     return as_known(SESSION)
 
 
@@ -167,7 +168,7 @@ async def open_session(
     Raises:
         asyncssh.ChannelOpenError: There is no session, or it runs nothing.
     """
-    if _has_sessions() and isinstance(connection, connection_class()):
+    if has_sessions() and isinstance(connection, connection_class()):
         options = connection._options
         channel = _Channel(
             connection,

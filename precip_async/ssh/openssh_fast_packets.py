@@ -21,7 +21,7 @@ from asyncssh.packet import PacketDecodeError, SSHPacket, SSHPacketHandler
 if TYPE_CHECKING:
     from asyncssh.packet import SSHPacketLogger
 
-__all__ = ["PACKET_PARTS", "Gathers", "Hushed", "Packs", "Quiet", "Rests", "Seal", "Seals"]
+__all__ = ["PACKET_PARTS", "Gathers", "Hushed", "Mute", "Packs", "Quiet", "Rests", "Seal", "Seals"]
 
 TAG = BLOCK = 16  # bytes of AES-GCM
 LEAST_PADDING = 4
@@ -275,7 +275,7 @@ class Rests(asyncssh.SSHClientConnection):
             super()._keepalive_timer_callback()
 
 
-class _Mute(SSHLogger):
+class Mute(SSHLogger):
     """Says nothing below a warning, at no cost."""
 
     def info(self, msg: object, *args: Any, **kwargs: Any) -> None:
@@ -303,7 +303,7 @@ class Hushed(asyncssh.SSHClientConnection):
         super().__init__(*args, **settings)
         if not self._logger.isEnabledFor(logging.INFO):
             # its channels and its key exchange make theirs of it
-            self._logger = _Mute(self._logger._logger, context=self._logger._context)
+            self._logger = Mute(self._logger._logger, context=self._logger._context)
 
 
 PACKET_PARTS = (Gathers, Packs, Quiet, Seals, Rests, Hushed)
