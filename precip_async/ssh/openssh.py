@@ -152,7 +152,7 @@ class AsyncsshConnector:
         witness = _Witness(target, self._trust, known=bool(keys))
         config = [str(self._login.config)] if self._login.config else None
         try:
-            with anyio.fail_after(timeout):
+            with anyio.move_on_after(timeout) as scope:
                 options = await self._options_for(target.user, at_bastion)
                 if self._fast:
                     connection = await openssh_fast.connect(
@@ -175,6 +175,8 @@ class AsyncsshConnector:
                         server_host_key_algs=algorithms,
                         tunnel=tunnel or (),
                     )
+            if scope.cancelled_caught:
+                raise TimeoutError
         except InvalidArgument:
             raise
         except (

@@ -51,8 +51,11 @@ SESSION = {
 
 @lru_cache(maxsize=1)
 def available() -> bool:
-    """Whether `connect` is to be had with this asyncssh."""
-    return as_known(DIALLING)
+    """Whether `connect` is to be had with this asyncssh; it takes some milliseconds, once."""
+    if not as_known(DIALLING):
+        return False
+    connection_class()
+    return True
 
 
 @lru_cache(maxsize=1)
@@ -110,6 +113,7 @@ async def connect(
     own.server_host_key_algs = host_key_algorithms
     own.protocol_factory = lambda: client
     own.waiter = loop.create_future()
+    own.login_timeout = 0  # no timer: who calls us has a deadline
     own.agent_path = options.agent_path or None  # asyncssh would ask the agent at ""
     # a pair remembers the signature that its server takes
     own.client_keys = [copy.copy(pair) for pair in options.client_keys or ()]
