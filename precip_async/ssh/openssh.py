@@ -287,6 +287,8 @@ class _Witness(asyncssh.SSHClient):
         self, host: str, addr: str, port: int, key: asyncssh.SSHKey
     ) -> bool:
         """Believe a first key where the policy says so, never a changed one."""
-        self._seen.shown = f"{key.get_algorithm()} {key.get_fingerprint()}"
         line = key.export_public_key("openssh").decode().strip()
-        return not self._seen.known and self._trust.learned(self._target, line)
+        if not self._seen.known and self._trust.learned(self._target, line):
+            return True
+        self._seen.shown = f"{key.get_algorithm()} {key.get_fingerprint()}"
+        return False
