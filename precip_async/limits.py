@@ -42,6 +42,8 @@ class Limits:
             whole stream is in the file that ``stdout_path`` or ``stderr_path`` names.
         output_total: Bytes kept in memory by one fan-out, likewise.
         small_file: Bytes up to which a file is read whole and sent at once.
+        packed_tree: Bytes up to which a tree that goes to several instances is packed once, to a
+            temporary file; a larger one is packed for each.
     """
 
     max_connects: int = 64
@@ -63,6 +65,7 @@ class Limits:
     output_limit: int = 16 * MIB
     output_total: int = 1 * GIB
     small_file: int = 1 * MIB
+    packed_tree: int = 256 * MIB
 
     def __post_init__(self) -> None:
         for field in fields(self):
