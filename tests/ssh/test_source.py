@@ -9,7 +9,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import anyio
@@ -24,12 +23,14 @@ from precip_async.ssh.conversation import Conversation
 from precip_async.ssh.source import Source
 from tests.peers import ChoppyProxy
 from tests.polling import eventually
+from tests.processes import opened
 from tests.ssh.fakes import FakeChannel
 from tests.ssh.rig import Rig
 from tests.ssh.trees import facts, free, names, plant, small_disk
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
     from typing import BinaryIO
 
     from tests.servers import OpenSSHServer
@@ -52,12 +53,6 @@ def spools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "spools").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "spools"))
     return tmp_path / "spools"
-
-
-def opened(place: Path) -> list[str]:
-    """The files at `place`, removed ones included, that this process has open."""
-    links = [link for link in Path("/proc/self/fd").iterdir() if link.is_symlink()]
-    return [path for path in map(os.readlink, links) if path.startswith(str(place))]
 
 
 class Taking(FakeChannel):
@@ -189,35 +184,35 @@ async def test_a_tree_goes_to_all_without_a_place_for_temporary_files(
 
 async def test_those_who_keep_pace_share_each_reading(here: Path, reads: list[int]) -> None:
     """However many take a large file at once, each part of it is read once."""
-    content = secrets.token_bytes(LARGE)
-    (here / "file").write_bytes(content)
+    data = secrets.token_bytes(LARGE)
+    (here / "file").write_bytes(data)
     takers = [Taking(Conversation("")) for _ in range(5)]
 
     with Source(here / "file", LIMITS, users=5) as source:
 
         async def take(taker: Taking) -> None:
-            async with source.content() as opened:
-                await opened.body.feed(taker.talk)
+            async with source.content() as content:
+                await content.body.feed(taker.talk)
 
         async with anyio.create_task_group() as tasks:
             for taker in takers:
                 tasks.start_soon(take, taker)
 
-    assert [bytes(taker.taken) for taker in takers] == [content] * 5
+    assert [bytes(taker.taken) for taker in takers] == [data] * 5
     assert reads == list(range(0, LARGE, sources.BLOCK))
 
 
 async def test_who_lags_behind_reads_on_by_himself(here: Path, reads: list[int]) -> None:
     """The others need not wait for him, nor is what he lacks kept: he gets it all the same."""
-    content = secrets.token_bytes(LARGE)
-    (here / "file").write_bytes(content)
+    data = secrets.token_bytes(LARGE)
+    (here / "file").write_bytes(data)
     slow, quick = Taking(Conversation(""), rests=True), Taking(Conversation(""))
 
     with Source(here / "file", LIMITS, users=2) as source:
 
         async def take(taker: Taking) -> None:
-            async with source.content() as opened:
-                await opened.body.feed(taker.talk)
+            async with source.content() as content:
+                await content.body.feed(taker.talk)
 
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(take, slow)
@@ -227,7 +222,7 @@ async def test_who_lags_behind_reads_on_by_himself(here: Path, reads: list[int])
             slow.rests = False
             slow.talk.writable(True)
 
-    assert slow.taken == quick.taken == content
+    assert slow.taken == quick.taken == data
     assert len(reads) > LARGE / sources.BLOCK
 
 
@@ -255,8 +250,8 @@ async def test_who_is_cancelled_while_opening_leaves_it_to_the_next(
             tasks.cancel_scope.cancel()
         monkeypatch.setattr(tree, "pack", real)
 
-        async with source.content() as opened:
-            assert opened.is_tree
+        async with source.content() as content:
+            assert content.is_tree
 
 
 @pytest.mark.sshd
