@@ -124,9 +124,9 @@ class _Session(asyncssh.SSHClientSession[bytes]):
     def eof_received(self) -> bool:
         return True  # keep our side open: the command may still read
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes | memoryview) -> None:
         with contextlib.suppress(BrokenPipeError):  # closed() has said so, or is about to
-            self._channel.write(data)
+            self._channel.write(cast("bytes", data))  # it copies whatever has bytes
 
     def write_eof(self) -> None:
         with contextlib.suppress(BrokenPipeError):
