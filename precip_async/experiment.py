@@ -221,8 +221,7 @@ class Experiment(Life):
 
         An existing directory, or a trailing slash, means into it; trees merge. A symlink named as
         `local_path` is followed, symlinks inside a tree stay links. Modes and times are kept, the
-        owner is `user`. Each file is written under a temporary name and renamed. What goes to
-        several is read once for all of them.
+        owner is `user`. Each file is written under a temporary name, and renamed.
 
         Args:
             tags: Which.
