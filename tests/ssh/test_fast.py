@@ -370,7 +370,9 @@ async def test_a_login_takes_three_round_trips(tmp_path: Path, kind: KeyType, fa
     ):
         await connection_of(rig)
 
-    assert turns.turns <= 3 if fast else turns.turns >= 5
+    # what an RSA key waits to hear comes with the new keys, and on a busy machine just after them
+    most = 4 if kind == "rsa" else 3
+    assert turns.turns <= most if fast else turns.turns >= 5
 
 
 @both_paths
