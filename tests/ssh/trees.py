@@ -95,4 +95,4 @@ def small_disk(place: Path, size: str) -> Iterator[None]:
     try:
         yield
     finally:
-        subprocess.run(["umount", "--lazy", place], check=True, timeout=30)
+        subprocess.run(["umount", place], check=True, timeout=30)
