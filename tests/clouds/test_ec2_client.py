@@ -348,6 +348,15 @@ async def test_a_profiles_credentials_are_found(
         assert "AKIAPROFILE" in server.requests[0].headers["authorization"]
 
 
+async def test_an_unknown_profile_of_the_environment_spoils_no_given_keys(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Keys that are given need nothing of it, whatever another project has left there."""
+    monkeypatch.setenv("AWS_PROFILE", "another-project")
+    async with peer() as server, cloud_at(server.url):
+        assert ACCESS_KEY in server.requests[0].headers["authorization"]
+
+
 async def test_credentials_that_expire_are_renewed(
     clean_environment: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
