@@ -26,9 +26,11 @@ test: $(READY)
 
 test-slow: $(READY)
 	$(PYTEST) -m slow
+	PRECIP_TEST_SSH=public $(PYTEST) tests/ssh
 
 test-all: $(READY)
 	$(PYTEST)
+	PRECIP_TEST_SSH=public $(PYTEST) tests/ssh
 
 lint: $(READY)
 	$(BIN)/ruff check .

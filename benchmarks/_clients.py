@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -52,14 +53,14 @@ def _check(job: Job, answers: Iterable[str]) -> None:
     assert said == [ANSWER] * len(job.hosts), f"{said.count(ANSWER)} of {len(job.hosts)} answered"
 
 
-def _verbs(job: Job, meter: Meter) -> None:
+def _verbs(job: Job, meter: Meter, *, fast: bool = True) -> None:
     """An experiment of ours, as a user writes it; only the hosts at once are not as shipped."""
-    from precip_async import HostsExperiment
+    from precip_async import HostsExperiment, Limits
 
     async def main() -> None:
-        count = len(job.hosts)
+        count, limits = len(job.hosts), Limits(ssh_fast=fast)
         hosts = [f"{job.user}@{host}:{job.port}" for host in job.hosts]
-        async with HostsExperiment(hosts, ssh_key=job.key, home=job.home) as exp:
+        async with HostsExperiment(hosts, ssh_key=job.key, home=job.home, limits=limits) as exp:
             await exp.provision(count=count)
             with meter.phase("cold", per=count):
                 await exp.wait()
@@ -73,7 +74,7 @@ def _verbs(job: Job, meter: Meter) -> None:
     asyncio.run(main())
 
 
-def _pool(job: Job, meter: Meter) -> None:
+def _pool(job: Job, meter: Meter, *, fast: bool = True) -> None:
     """The connection pool of ours alone: no experiment, no results, nothing in front of it."""
     import anyio
 
@@ -111,7 +112,7 @@ def _pool(job: Job, meter: Meter) -> None:
 
     async def main() -> None:
         count = len(job.hosts)
-        limits = Limits(max_connects=count)
+        limits = Limits(max_connects=count, ssh_fast=fast)
         login = Login(keys=(Path(job.key),))
         pool = Pool(AsyncsshConnector(login, Known(), limits), limits)
         targets = [
@@ -218,7 +219,9 @@ def _twice(job: Job, meter: Meter, run: Callable[[], list[str]]) -> None:
 
 CLIENTS: dict[str, Callable[[Job, Meter], None]] = {
     "verbs": _verbs,
+    "verbs-public": partial(_verbs, fast=False),
     "pool": _pool,
+    "pool-public": partial(_pool, fast=False),
     "asyncssh": _asyncssh,
     "parallel-ssh": _parallel_ssh,
     "fabric": _fabric,

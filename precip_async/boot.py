@@ -302,6 +302,8 @@ class Boot:
         )
 
     def _announce_waiting(self, selected: Sequence[Instance]) -> None:
+        if not self._announce:
+            return  # counting takes all of them, and is done for each
         pending = sum(one.alive and one.state not in ("ready", "failed") for one in selected)
         self._announce(
             Waiting(experiment=self._announce.experiment, pending=pending, total=len(selected))

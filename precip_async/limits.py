@@ -42,6 +42,8 @@ class Limits:
             whole stream is in the file that ``stdout_path`` or ``stderr_path`` names.
         output_total: Bytes kept in memory by one fan-out, likewise.
         small_file: Bytes up to which a file is read whole and sent at once.
+        ssh_fast: Whether SSH connections take shortcuts through asyncssh, whose private parts they
+            use where these are as expected: half the CPU, half the round trips.
     """
 
     max_connects: int = 64
@@ -63,10 +65,17 @@ class Limits:
     output_limit: int = 16 * MIB
     output_total: int = 1 * GIB
     small_file: int = 1 * MIB
+    ssh_fast: bool = True
 
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
+            if field.type == "bool":
+                if not isinstance(value, bool):
+                    raise InvalidArgument(
+                        f"limits.{field.name} must be True or False, not {value!r}"
+                    )
+                continue
             wanted = int if field.type == "int" else (int, float)
             if isinstance(value, bool) or not isinstance(value, wanted) or not value > 0:
                 kind = "a whole number" if wanted is int else "a number of seconds"

@@ -8,6 +8,7 @@ that knows single quotes can read it.
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from precip_async.errors import InvalidArgument
@@ -168,13 +169,9 @@ def command_line(
     for name in env:
         if not _NAME(name):
             raise InvalidArgument(f"{name!r} can't be the name of an environment variable")
-    begin = _OWN_GROUP if sudo_user is None else _OWN_GROUP + _AFTER_SUDO
-    start = begin + _START + ("" if stdin else _NO_INPUT)
     pairs = [f"{name}={value}" for name, value in env.items()]
-    line = join(
-        *("exec", *_becoming(sudo_user), "sh", "-c", start),
-        *(mark, cwd or "", f"{MARK}={mark}", *pairs, command),
-    )
+    facts = join(mark, cwd or "", f"{MARK}={mark}", *pairs, command)
+    line = f"{_starting(sudo_user, stdin)} {facts}"
     if "\0" in line:
         raise InvalidArgument("a command, its directory and its environment can't hold a NUL byte")
     try:
@@ -187,6 +184,14 @@ def command_line(
             "put it in a file and use copy_and_run"
         )
     return line
+
+
+@lru_cache(maxsize=64)
+def _starting(sudo_user: str | None, stdin: bool) -> str:
+    """What comes before the facts."""
+    begin = _OWN_GROUP if sudo_user is None else _OWN_GROUP + _AFTER_SUDO
+    start = begin + _START + ("" if stdin else _NO_INPUT)
+    return join("exec", *_becoming(sudo_user), "sh", "-c", start)
 
 
 def ending_line(mark: str, group: int, grace: float, *, sudo_user: str | None = None) -> str:

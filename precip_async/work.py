@@ -83,7 +83,7 @@ class _Command:
             cwd=how.cwd,
             timeout=how.timeout,
         )
-        self.order.line(stdin=True)  # refuses what can't be sent
+        self.order.line(stdin=how.input is not None)  # refuses what can't be sent
         base = how.output_base_name
         if base is None:
             self.files = OutputFiles(stage.output_stem(instance.id), always=False)

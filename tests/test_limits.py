@@ -17,6 +17,7 @@ from precip_async.limits import Limits
 FIELDS = {field.name: field.type for field in dataclasses.fields(Limits)}
 WHOLE = sorted(name for name, kind in FIELDS.items() if kind == "int")
 SECONDS = sorted(name for name, kind in FIELDS.items() if kind == "float")
+SWITCHES = sorted(name for name, kind in FIELDS.items() if kind == "bool")
 # What the design promises, in its own units.
 DEFAULTS = {
     "max_connects": 64,
@@ -33,6 +34,7 @@ DEFAULTS = {
     "poll_interval": 1,
     "output_limit": 16 * 2**20,
     "output_total": 2**30,
+    "ssh_fast": True,
 }
 
 
@@ -42,12 +44,12 @@ def test_a_default_is_as_designed(name: str) -> None:
     assert getattr(Limits(), name) == DEFAULTS[name]
 
 
-def test_every_limit_is_whole_or_in_seconds() -> None:
+def test_every_limit_is_whole_in_seconds_or_a_switch() -> None:
     """No limit escapes validation by a type that nobody checks."""
-    assert set(WHOLE) | set(SECONDS) == set(FIELDS)
+    assert set(WHOLE) | set(SECONDS) | set(SWITCHES) == set(FIELDS)
 
 
-@pytest.mark.parametrize("name", sorted(FIELDS))
+@pytest.mark.parametrize("name", [*WHOLE, *SECONDS])
 @pytest.mark.parametrize("value", [0, -1, True, None, "8", math.nan], ids=repr)
 def test_nonsense_is_refused_by_name(name: str, value: Any) -> None:
     """A limit that is no positive number is refused; the message names it and shows the value."""
@@ -64,12 +66,26 @@ def test_a_count_is_a_whole_number(name: str) -> None:
         Limits(**{name: 2.0})  # type: ignore[arg-type] # that it is refused is the point
 
 
+@pytest.mark.parametrize("name", SWITCHES)
+@pytest.mark.parametrize("value", [0, 1, None, "no"], ids=repr)
+def test_a_switch_is_on_or_off(name: str, value: Any) -> None:
+    """A switch takes True and False, and nothing that merely counts as such."""
+    with pytest.raises(
+        InvalidArgument, match=f"limits.{name} must be True or False, not"
+    ) as refused:
+        Limits(**{name: value})
+
+    assert repr(value) in str(refused.value)
+    assert not getattr(Limits(**{name: False}), name)
+
+
 @given(st.data())
 def test_any_positive_number_is_taken(data: st.DataObject) -> None:
     """Every positive whole number does for a count, every positive number for seconds."""
     given_: dict[str, Any] = {name: data.draw(st.integers(min_value=1)) for name in WHOLE}
     seconds = st.floats(min_value=0, exclude_min=True, allow_nan=False) | st.integers(min_value=1)
     given_ |= {name: data.draw(seconds) for name in SECONDS}
+    given_ |= {name: data.draw(st.booleans()) for name in SWITCHES}
 
     assert dataclasses.asdict(Limits(**given_)) == given_
 

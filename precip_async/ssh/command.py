@@ -9,6 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import anyio
+import anyio.lowlevel
 
 from precip_async.errors import (
     AuthenticationFailed,
@@ -59,17 +60,21 @@ class Order:
     cwd: str | None = None
     timeout: float | None = None
     mark: str = field(default_factory=lambda: secrets.token_hex(8))
+    _lines: dict[bool, str] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def line(self, *, stdin: bool) -> str:
         """See `command_line`, which raises `InvalidArgument` for what can't be sent."""
-        return command_line(
-            self.command,
-            mark=self.mark,
-            env=self.env,
-            cwd=self.cwd,
-            sudo_user=self.sudo_user,
-            stdin=stdin,
-        )
+        line = self._lines.get(stdin)
+        if line is None:  # it is asked for before anything runs, and again when it is sent
+            line = self._lines[stdin] = command_line(
+                self.command,
+                mark=self.mark,
+                env=self.env,
+                cwd=self.cwd,
+                sudo_user=self.sudo_user,
+                stdin=stdin,
+            )
+        return line
 
 
 async def converse(
@@ -103,11 +108,15 @@ async def converse(
     async with pool.lease(target) as lease:
         run = _Run(pool, lease, order, talk, limits)
         try:
-            with anyio.move_on_after(order.timeout) as scope:
+            if order.timeout is None:
                 await run.start(line)
                 await run.listen(feed)
-            if scope.cancelled_caught and talk.exit_code is None:
-                return await run.end()
+            else:
+                with anyio.move_on_after(order.timeout) as scope:
+                    await run.start(line)
+                    await run.listen(feed)
+                if scope.cancelled_caught and talk.exit_code is None:
+                    return await run.end()
             await run.drain()
         except BaseException:  # cancelled, or the listener failed: nothing may be left running
             talk.ignore()
@@ -160,6 +169,8 @@ class _Run:
         not matter how slow the network is.
         """
         talk, heard_at_exit = self._talk, self._talk.heard
+        if not talk.over:
+            await anyio.lowlevel.checkpoint()  # mostly it comes together with the exit
         if not talk.over:
             with anyio.move_on_after(self._limits.drain_grace):
                 await talk.until_over()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
@@ -41,9 +42,10 @@ class Conversation:
         self._greeting = b"\x02" + mark.encode() + b" "
         self._noise: dict[Stream, bytearray] = {"stdout": bytearray(), "stderr": bytearray()}
         self._put_off = 0
-        self._paused = self._resuming = self._deaf = False
-        self._news = anyio.Event()
-        self._room = anyio.Event()
+        self._paused = self._resuming = self._deaf = self._impatient = False
+        # asyncio's, which can be cleared: a command of anyio's would take a dozen of them
+        self._news = asyncio.Event()
+        self._room = asyncio.Event()
         self._room.set()
 
     # -- told by the channel -----------------------------------------------------------------
@@ -72,7 +74,7 @@ class Conversation:
         if ready:
             self._room.set()
         elif not self.over:
-            self._room = anyio.Event()
+            self._room.clear()
 
     # -- for subclasses ----------------------------------------------------------------------
 
@@ -116,6 +118,7 @@ class Conversation:
 
     async def begun(self) -> None:
         """Wait until the command has begun, or never will."""
+        self._impatient = True
         while self.group is None and self.exit_code is None and not self.over:
             await self._next()
 
@@ -140,7 +143,7 @@ class Conversation:
 
     async def _next(self) -> None:
         await self._news.wait()
-        self._news = anyio.Event()
+        self._news.clear()
         if not self._deaf:
             await self.flush()
 
@@ -166,7 +169,8 @@ class Conversation:
         del self._noise[stream]
         group = noise[start + len(self._greeting) : end]
         self.group = int(group) if group.isdigit() else 0
-        self._news.set()
+        if self._impatient:  # nobody else need be woken for it
+            self._news.set()
         return bytes(noise[end + 1 :])
 
 

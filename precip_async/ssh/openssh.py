@@ -1,14 +1,13 @@
-"""SSH connections by asyncssh: its options and its sessions.
+"""SSH connections by asyncssh: with which keys and options, and whom to believe.
 
-With `openssh_errors` it is the only importer of asyncssh among the clients, and it is imported when
-the first connection is made: importing asyncssh takes a third of a second.
+The modules named like it are the only importers of asyncssh among the clients, and are imported
+when the first connection is made: importing asyncssh takes a third of a second.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-import signal
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, cast
@@ -16,13 +15,10 @@ from typing import TYPE_CHECKING, Any, cast
 import anyio
 import asyncssh
 
-from precip_async.errors import (
-    AuthenticationFailed,
-    ConnectError,
-    ConnectionLost,
-    InvalidArgument,
-)
-from precip_async.ssh.openssh_errors import SHORT_PATIENCE, Seen, translate
+from precip_async.errors import InvalidArgument
+from precip_async.ssh import openssh_fast
+from precip_async.ssh.openssh_errors import Seen, translate
+from precip_async.ssh.openssh_session import AsyncsshTransport
 from precip_async.ssh.slot import Slot
 
 if TYPE_CHECKING:
@@ -30,14 +26,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from precip_async.limits import Limits
-    from precip_async.ssh.transport import Receiver, Target, Trust
+    from precip_async.ssh.transport import Target, Trust
 
-__all__ = ["AsyncsshConnector", "AsyncsshTransport", "Login", "load_key"]
+__all__ = ["AsyncsshConnector", "Login", "load_key"]
 
 GROUP_OR_OTHERS = 0o077
-LOST = "the connection was lost"
-WINDOW = 1024 * 1024  # bytes on their way in one channel: what 20 of them may hold stays small
-STDERR = asyncssh.EXTENDED_DATA_STDERR
 
 # AES-GCM first: it costs a sixth of ChaCha20 in Python. Curve25519 first: a post-quantum exchange
 # costs as much again as the whole rest of a handshake. What follows are asyncssh's own defaults, so
@@ -124,6 +117,8 @@ class AsyncsshConnector:
 
     def __init__(self, login: Login, trust: Trust, limits: Limits) -> None:
         self._login, self._trust, self._limits = login, trust, limits
+        # What a configuration says differs from host to host: no options to copy.
+        self._fast = limits.ssh_fast and login.config is None and openssh_fast.available()
         self._options: dict[tuple[str | None, bool], asyncssh.SSHClientConnectionOptions] = {}
         self._preparing = anyio.Lock()
         self._bastion: Slot | None = None
@@ -155,20 +150,33 @@ class AsyncsshConnector:
         """Connect to `target`, through `tunnel` where there is one."""
         keys, algorithms = _trusted(self._trust.known(target))
         witness = _Witness(target, self._trust, known=bool(keys))
-        settings: dict[str, Any] = {
-            "known_hosts": (keys, [], []),
-            "server_host_key_algs": algorithms,
-            "client_factory": lambda: witness,
-        }
-        if target.port is not None:
-            settings["port"] = target.port
         config = [str(self._login.config)] if self._login.config else None
         try:
-            with anyio.fail_after(timeout):
+            with anyio.move_on_after(timeout) as scope:
                 options = await self._options_for(target.user, at_bastion)
-                connection = await asyncssh.connect(
-                    target.host, options=options, config=config, tunnel=tunnel or (), **settings
-                )
+                if self._fast:
+                    connection = await openssh_fast.connect(
+                        options,
+                        target.host,
+                        target.port,
+                        client=witness,
+                        host_keys=keys,
+                        host_key_algorithms=algorithms,
+                        tunnel=tunnel,
+                    )
+                else:
+                    connection = await asyncssh.connect(
+                        target.host,
+                        () if target.port is None else target.port,
+                        options=options,
+                        config=config,
+                        client_factory=lambda: witness,
+                        known_hosts=(keys, [], []),
+                        server_host_key_algs=algorithms,
+                        tunnel=tunnel or (),
+                    )
+            if scope.cancelled_caught:
+                raise TimeoutError
         except InvalidArgument:
             raise
         except (
@@ -275,115 +283,3 @@ class _Witness(asyncssh.SSHClient):
         self._seen.shown = f"{key.get_algorithm()} {key.get_fingerprint()}"
         line = key.export_public_key("openssh").decode().strip()
         return not self._seen.known and self._trust.learned(self._target, line)
-
-
-class AsyncsshTransport:
-    """One connection."""
-
-    def __init__(
-        self, connection: asyncssh.SSHClientConnection, target: Target, limits: Limits
-    ) -> None:
-        self.connection, self._limits = connection, limits
-        self._facts = {"instance_id": target.instance_id, "host": target.host}
-
-    @property
-    def alive(self) -> bool:
-        """Whether the connection is open, as far as anybody knows."""
-        return not self.connection.is_closed()
-
-    async def start(self, line: str, receiver: Receiver) -> _Session:
-        """See `Transport.start`."""
-        command = cast(
-            "str", line.encode(errors="surrogateescape")
-        )  # bytes pass through as they are
-        try:
-            _, session = await self.connection.create_session(
-                lambda: _Session(receiver), command, encoding=None, window=WINDOW
-            )
-        except asyncssh.ChannelOpenError as error:
-            if error.code != asyncssh.OPEN_REQUEST_SESSION_FAILED:  # it was never asked to run it
-                raise self._no_session(error) from error
-            if self.alive:
-                problem = f"the SSH server runs no commands for this user ({error.reason})"
-                raise AuthenticationFailed(**self._facts, problem=problem) from error
-            raise ConnectionLost(**self._facts, problem=LOST) from error
-        except (asyncssh.DisconnectError, OSError) as error:  # it may have been started
-            raise ConnectionLost(**self._facts, problem=f"{LOST}: {error}") from error
-        return cast("_Session", session)
-
-    def _no_session(self, error: asyncssh.ChannelOpenError) -> ConnectError:
-        problem = LOST
-        if self.alive:
-            problem = (
-                f"the SSH server allows no further session ({error.reason}); "
-                "lower limits.max_channels or raise its MaxSessions"
-            )
-        refused = ConnectError(**self._facts, problem=problem)
-        refused.patience = SHORT_PATIENCE
-        return refused
-
-    async def aclose(self) -> None:
-        """See `Transport.aclose`."""
-        self.connection.close()
-        with anyio.move_on_after(self._limits.close_grace):
-            await self.connection.wait_closed()
-            return
-        self.connection.abort()
-
-
-class _Session(asyncssh.SSHClientSession[bytes]):
-    """Passes a channel's events on, as bytes."""
-
-    _channel: asyncssh.SSHClientChannel[bytes]
-
-    def __init__(self, receiver: Receiver) -> None:
-        self._receiver = receiver
-
-    def connection_made(self, chan: asyncssh.SSHClientChannel[bytes]) -> None:
-        self._channel = chan
-
-    def data_received(self, data: bytes, datatype: asyncssh.DataType) -> None:
-        self._receiver.received("stderr" if datatype == STDERR else "stdout", data)
-
-    def exit_status_received(self, status: int) -> None:
-        self._receiver.exited(status)
-
-    def exit_signal_received(self, signal: str, core_dumped: bool, msg: str, lang: str) -> None:
-        self._receiver.exited(-_signal_number(signal))
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._receiver.closed()
-
-    def pause_writing(self) -> None:
-        self._receiver.writable(False)
-
-    def resume_writing(self) -> None:
-        self._receiver.writable(True)
-
-    def eof_received(self) -> bool:
-        return True  # keep our side open: the command may still read
-
-    def write(self, data: bytes) -> None:
-        with contextlib.suppress(BrokenPipeError):  # closed() has said so, or is about to
-            self._channel.write(data)
-
-    def write_eof(self) -> None:
-        with contextlib.suppress(BrokenPipeError):
-            self._channel.write_eof()
-
-    def pause(self) -> None:
-        self._channel.pause_reading()
-
-    def resume(self) -> None:
-        self._channel.resume_reading()
-
-    def close(self) -> None:
-        self._channel.abort()
-
-
-def _signal_number(name: str) -> int:
-    """The number of a signal named as in RFC 4254, section 6.10; 99 for one nobody knows."""
-    try:
-        return signal.Signals[f"SIG{name}"].value
-    except KeyError:
-        return 99

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,7 +11,8 @@ from precip_async.errors import ExperimentClosed
 from precip_async.ssh.slot import Lease, Slot
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import Iterator
+    from contextlib import AbstractAsyncContextManager
 
     from precip_async.limits import Limits
     from precip_async.ssh.transport import Connector, Target
@@ -46,9 +46,9 @@ class Pool:
     def __init__(self, connector: Connector, limits: Limits, *, bastion: bool = False) -> None:
         self._connector, self._limits, self._bastion = connector, limits, bastion
         self._slots: dict[str, dict[Target, Slot]] = {}  # by instance: forgetting one is cheap
-        self._handshakes = anyio.Semaphore(limits.max_connects, fast_acquire=True)
+        self.handshakes = anyio.Semaphore(limits.max_connects, fast_acquire=True)
         self._servers: dict[tuple[str, int | None], anyio.Semaphore] = {}
-        self._connecting = 0
+        self.connecting = 0
         self._closed = False
 
     def __repr__(self) -> str:
@@ -61,13 +61,12 @@ class Pool:
         return PoolStatistics(
             connected=len(connected),
             idle=sum(slot.idle for slot in connected),
-            connecting=self._connecting,
+            connecting=self.connecting,
         )
 
-    @asynccontextmanager
-    async def lease(
+    def lease(
         self, target: Target, *, spare: bool = False, timeout: float | None = None
-    ) -> AsyncIterator[Lease]:
+    ) -> AbstractAsyncContextManager[Lease]:
         """A channel of the connection to `target`, which is opened where there is none.
 
         Args:
@@ -79,15 +78,7 @@ class Pool:
             ConnectError: There is no connection, and won't be.
             ExperimentClosed: `aclose` has begun.
         """
-        slot = self._slot(target)
-        async with slot.spare if spare else slot.channels:
-            transport = await slot.ready(timeout)
-            slot.take(transport)
-            lease = Lease(slot, transport, self._limits)
-            try:
-                yield lease
-            finally:
-                await slot.give_back(lease.transport)
+        return _Leasing(self._slot(target), spare, timeout, self._limits)
 
     def connected(self, target: Target) -> bool:
         """Whether a connection to `target` is open."""
@@ -121,17 +112,64 @@ class Pool:
     def _all(self) -> Iterator[Slot]:
         return (slot for slots in self._slots.values() for slot in slots.values())
 
-    @asynccontextmanager
-    async def _turn(self, target: Target) -> AsyncIterator[None]:
+    def _turn(self, target: Target) -> AbstractAsyncContextManager[None]:
         """The right to one handshake with `target`."""
         server = ("", None) if self._bastion else (target.host, target.port)
         gate = self._servers.get(server)
         if gate is None:
             gate = anyio.Semaphore(self._limits.max_connects_per_server, fast_acquire=True)
             self._servers[server] = gate
-        async with gate, self._handshakes:
-            self._connecting += 1
-            try:
-                yield
-            finally:
-                self._connecting -= 1
+        return _Turn(self, gate)
+
+
+# Classes and no generators: each host passes through them several times.
+
+
+class _Leasing:
+    """A lease that is taken and given back."""
+
+    __slots__ = ("_channels", "_lease", "_limits", "_slot", "_timeout")
+
+    def __init__(self, slot: Slot, spare: bool, timeout: float | None, limits: Limits) -> None:
+        self._slot, self._timeout, self._limits = slot, timeout, limits
+        self._channels = slot.spare if spare else slot.channels
+
+    async def __aenter__(self) -> Lease:
+        await self._channels.acquire()
+        try:
+            transport = await self._slot.ready(self._timeout)
+        except BaseException:
+            self._channels.release()
+            raise
+        self._slot.take(transport)
+        self._lease = Lease(self._slot, transport, self._limits)
+        return self._lease
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        try:
+            await self._slot.give_back(self._lease.transport)
+        finally:
+            self._channels.release()
+
+
+class _Turn:
+    """One handshake, counted."""
+
+    __slots__ = ("_gate", "_pool")
+
+    def __init__(self, pool: Pool, gate: anyio.Semaphore) -> None:
+        self._pool, self._gate = pool, gate
+
+    async def __aenter__(self) -> None:
+        await self._gate.acquire()
+        try:
+            await self._pool.handshakes.acquire()
+        except BaseException:
+            self._gate.release()
+            raise
+        self._pool.connecting += 1
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        self._pool.connecting -= 1
+        self._pool.handshakes.release()
+        self._gate.release()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import secrets
 from dataclasses import replace
 from pathlib import Path
@@ -21,14 +22,16 @@ from precip_async.ssh.transport import Target
 from tests import processes
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Awaitable, Callable, Iterable
 
     from precip_async.results import CommandResult
     from precip_async.ssh.transport import Connector, Trust
     from tests.servers import OpenSSHServer
 
-__all__ = ["Counting", "Nap", "Pins", "Rig", "in_child"]
+__all__ = ["FAST", "Counting", "Nap", "Pins", "Rig", "in_child"]
+
+# All these tests hold on either path: `make test-slow` runs them on the public one as well.
+FAST = {"fast": True, "public": False}[os.environ.get("PRECIP_TEST_SSH", "fast")]
 
 
 class Nap:
@@ -119,9 +122,10 @@ class Rig:
         host: str | None = None,
         port: int | None = None,
         user: str | None = None,
+        fast: bool = FAST,
     ) -> None:
         self.server, self.spill = server, directory / "spill"
-        self.limits = limits or Limits()
+        self.limits = replace(limits or Limits(), ssh_fast=fast)
         self.login = login or Login(keys=(server.client_key_path,))
         self.trust = trust or Pins(server.host_public_key)
         self.connector = Counting(AsyncsshConnector(self.login, self.trust, self.limits))

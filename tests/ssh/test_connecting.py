@@ -29,7 +29,7 @@ from precip_async.ssh.transport import Target
 from tests import peers
 from tests.polling import eventually
 from tests.servers import OpenSSHServer, free_port, make_key
-from tests.ssh.rig import Counting, Pins, Rig
+from tests.ssh.rig import FAST, Counting, Pins, Rig
 
 if TYPE_CHECKING:
     import asyncio
@@ -53,6 +53,7 @@ class Attempt:
         self, target: Target, *, limits: Limits = IMPATIENT, timeout: float | None = None
     ) -> ConnectError:
         """Try; the error."""
+        limits = replace(limits, ssh_fast=FAST)
         connector = Counting(AsyncsshConnector(self.login, self.trust, limits))
         pool = Pool(connector, limits)
         try:

@@ -10,7 +10,7 @@ import pytest
 
 from precip_async.errors import AuthenticationFailed, ConnectError, InvalidArgument
 from precip_async.limits import Limits
-from precip_async.ssh.openssh import WINDOW
+from precip_async.ssh.openssh_session import WINDOW
 from tests.peers import ChoppyProxy
 from tests.polling import eventually
 from tests.servers import OpenSSHServer

@@ -1,0 +1,309 @@
+"""Faster ways of asyncssh's connections with packets: fewer, cheaper, and several in one write.
+
+Parts of `openssh_fast`, which says what a part is.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+import time
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import asyncssh
+from asyncssh import constants
+from asyncssh.crypto import cipher as ciphers
+from asyncssh.encryption import Encryption, GCMEncryption
+from asyncssh.logging import SSHLogger
+from asyncssh.packet import PacketDecodeError, SSHPacket, SSHPacketHandler
+
+if TYPE_CHECKING:
+    from asyncssh.packet import SSHPacketLogger
+
+__all__ = ["PACKET_PARTS", "Gathers", "Hushed", "Mute", "Packs", "Quiet", "Rests", "Seal", "Seals"]
+
+TAG = BLOCK = 16  # bytes of AES-GCM
+LEAST_PADDING = 4
+SHORTEST = 2  # bytes: how much padding, and the type
+DUMPS = 3  # asyncssh's debug level at which each packet is logged
+BYTES = [bytes((number,)) for number in range(256)]
+
+
+class Gathers(asyncssh.SSHClientConnection):
+    """One write for all that is sent while a read is dealt with, or in one turn of the loop.
+
+    Else each packet is a system call and, as asyncssh turns Nagle's algorithm off, a segment.
+    """
+
+    RELIES_ON: ClassVar[dict[str, str]] = {
+        "connection.SSHConnection._send": "93367b23",
+        "connection.SSHConnection.data_received": "18ebb0ab",
+        "connection.SSHConnection._force_close": "767f4ff8",
+    }
+    _receiving = False
+
+    def __init__(self, *args: Any, **settings: Any) -> None:
+        self._gathered: list[bytes] = []
+        super().__init__(*args, **settings)
+
+    def _send(self, data: bytes) -> None:
+        if not self._gathered and not self._receiving:
+            self._loop.call_soon(self._write)
+        self._gathered.append(data)
+
+    def _write(self) -> None:
+        if self._gathered:
+            data = b"".join(self._gathered)
+            self._gathered.clear()
+            super()._send(data)
+
+    def data_received(self, data: bytes, datatype: asyncssh.DataType = None) -> None:
+        self._receiving = True
+        try:
+            super().data_received(data, datatype)
+        finally:
+            self._receiving = False
+            self._write()
+
+    def _force_close(self, exc: Exception | None) -> None:
+        self._write()  # why we close may be among it
+        super()._force_close(exc)
+
+
+class Quiet(asyncssh.SSHClientConnection):
+    """No MSG_IGNORE before each packet: it mends what is wrong with CBC, and with nothing else."""
+
+    RELIES_ON: ClassVar[dict[str, str]] = {
+        "connection.SSHConnection.send_packet": "76358b73",
+    }
+
+    def send_packet(
+        self, pkttype: int, *args: bytes, handler: SSHPacketLogger | None = None
+    ) -> None:
+        if pkttype != constants.MSG_IGNORE or self._enc_alg_cs.endswith(b"-cbc"):
+            super().send_packet(pkttype, *args, handler=handler)
+
+
+class Seal(Encryption):
+    """AES-GCM with one cipher object for all packets; asyncssh's makes one for each."""
+
+    def __init__(self, key: bytes, nonce: bytes) -> None:
+        self._aead = ciphers.AESGCM(key)  # type: ignore[attr-defined]  # it only imports it
+        self._fixed, self._count = nonce[:4], int.from_bytes(nonce[4:], "big")
+        self.opened: bytes | None = None  # the next packet, where it was looked into already
+
+    @classmethod
+    def succeeding(cls, encryption: Encryption | None) -> Encryption | None:
+        """A seal that goes on where a `GCMEncryption` is; another cipher is left as it is."""
+        if type(encryption) is not GCMEncryption:
+            return encryption
+        return cls(encryption._cipher._key, encryption._cipher._iv)
+
+    def encrypt_packet(self, seq: int, header: bytes, packet: bytes) -> tuple[bytes, bytes]:
+        return header + self._aead.encrypt(self._nonce(), packet, header), b""
+
+    def decrypt_header(self, seq: int, first_block: bytes, header_len: int) -> tuple[bytes, bytes]:
+        return first_block, first_block[:header_len]
+
+    def decrypt_packet(
+        self, seq: int, first: bytes, rest: bytes, header_len: int, mac: bytes
+    ) -> bytes | None:
+        if self.opened is not None:
+            opened, self.opened = self.opened, None
+            return opened
+        return self.open(first[:header_len], first[header_len:] + rest + mac)
+
+    def open(self, header: bytes, sealed: bytes) -> bytes | None:
+        """What is in `sealed`, which ends with its tag; ``None`` where it was tampered with."""
+        try:
+            opened: bytes = self._aead.decrypt(self._nonce(), sealed, header)
+        except ciphers.InvalidTag:  # type: ignore[attr-defined]  # likewise
+            return None
+        return opened
+
+    def _nonce(self) -> bytes:
+        nonce = self._fixed + self._count.to_bytes(8, "big")
+        self._count = (self._count + 1) & 0xFFFF_FFFF_FFFF_FFFF
+        return nonce
+
+
+class Seals(asyncssh.SSHClientConnection):
+    """AES-GCM by `Seal`."""
+
+    RELIES_ON: ClassVar[dict[str, str]] = {
+        "connection.SSHConnection.send_newkeys": "152160e5",
+        "encryption.GCMEncryption.__init__": "94089a6e",
+        "encryption.GCMEncryption.encrypt_packet": "1efc09c8",
+        "encryption.GCMEncryption.decrypt_header": "eade04e5",
+        "encryption.GCMEncryption.decrypt_packet": "87656139",
+        "crypto.cipher.GCMCipher.__init__": "ad3a511e",
+        "crypto.cipher.GCMCipher.encrypt_and_sign": "0ad6508b",
+        "crypto.cipher.GCMCipher.verify_and_decrypt": "5e144a3e",
+        "crypto.cipher.GCMCipher._update_iv": "e77ee1bc",
+    }
+
+    def send_newkeys(self, k: bytes, h: bytes) -> None:
+        super().send_newkeys(k, h)
+        self._send_encryption = Seal.succeeding(self._send_encryption)
+        self._next_recv_encryption = Seal.succeeding(self._next_recv_encryption)
+
+
+class Packs(asyncssh.SSHClientConnection):
+    """The usual packet without the unusual cases, each of which is left to asyncssh.
+
+    Usual is a packet in the clear or under a `Seal`, uncompressed, that has its handler; and, to be
+    sent, one after the login, while no new keys are due.
+    """
+
+    RELIES_ON: ClassVar[dict[str, str]] = {
+        "connection.SSHConnection.send_packet": "76358b73",
+        "connection.SSHConnection._recv_pkthdr": "00aadedf",
+        "connection.SSHConnection._recv_packet": "7139c629",
+        "connection.SSHConnection._finish_recv_packet": "4402d1e6",
+        "packet.SSHPacket.__init__": "855ed18a",
+        "packet.SSHPacketHandler.process_packet": "07142a1c",
+        **Seals.RELIES_ON,
+    }
+
+    def send_packet(
+        self, pkttype: int, *args: bytes, handler: SSHPacketLogger | None = None
+    ) -> None:
+        cipher = self._send_encryption
+        if (
+            type(cipher) is not Seal
+            or not self._auth_complete
+            or not self._kex_complete
+            or pkttype <= constants.MSG_KEX_LAST
+            or self._compressor is not None
+            or self._rekey_bytes_sent >= self._rekey_bytes
+            or (self._rekey_seconds and time.monotonic() >= self._rekey_time)
+            or SSHLogger._debug_level >= DUMPS
+        ):
+            super().send_packet(pkttype, *args, handler=handler)
+            return
+        payload = b"".join((BYTES[pkttype], *args))
+        padding = BLOCK - (1 + len(payload)) % BLOCK
+        if padding < LEAST_PADDING:
+            padding += BLOCK
+        length = 1 + len(payload) + padding
+        packet = b"".join((BYTES[padding], payload, os.urandom(padding)))
+        self._send(cipher.encrypt_packet(self._send_seq, length.to_bytes(4, "big"), packet)[0])
+        self._send_seq = (self._send_seq + 1) & 0xFFFF_FFFF
+        self._rekey_bytes_sent += length
+
+    def _recv_pkthdr(self) -> bool:
+        cipher, data = self._recv_encryption, self._inpbuf
+        sealed = type(cipher) is Seal
+        if (
+            not (sealed or cipher is None)
+            or self._decompressor is not None
+            or SSHLogger._debug_level >= DUMPS
+        ):
+            return super()._recv_pkthdr()
+        length = int.from_bytes(data[:4], "big")
+        end = 4 + length + (TAG if sealed else 0)
+        if len(data) < max(end, BLOCK) or length > self._max_recv_pktlen or length < SHORTEST:
+            return super()._recv_pkthdr()
+        plain: bytes | None = data[4:end]
+        if isinstance(cipher, Seal):
+            plain = cipher.open(data[:4], data[4:end])
+            if plain is None or len(plain) < SHORTEST:
+                raise asyncssh.MACError("MAC verification failed")
+            cipher.opened = plain
+        assert plain is not None
+        kind = plain[1]
+        handler = self._handler_of(kind, plain)
+        if handler is None or kind not in handler._packet_handlers:
+            return super()._recv_pkthdr()
+        if isinstance(cipher, Seal):
+            cipher.opened = None
+        self._inpbuf = data[end:]
+        packet = SSHPacket(plain[1 : -plain[0]])
+        packet._idx = 1 if kind < constants.MSG_CHANNEL_FIRST else 5  # the channel is read, too
+        seq = self._recv_seq
+        try:
+            result = handler.process_packet(kind, seq, packet)
+        except PacketDecodeError as error:
+            raise asyncssh.ProtocolError(str(error)) from None
+        if result is True:
+            self._finish_recv_packet(kind, seq)
+            return True
+        self._recv_handler = lambda: False  # what follows waits for this one
+        task = self.create_task(result)  # type: ignore[arg-type]  # False is for what has no handler
+        task.add_done_callback(
+            functools.partial(self._finish_recv_packet, kind, seq, is_async=True)
+        )
+        return False
+
+    def _handler_of(self, kind: int, plain: bytes) -> SSHPacketHandler | None:
+        """Whose a packet is that may come now; ``None``: asyncssh has to say."""
+        if kind >= constants.MSG_CHANNEL_FIRST:
+            if self._auth_complete:
+                return self._channels.get(int.from_bytes(plain[2:6], "big"))
+            return None
+        if constants.MSG_KEX_FIRST <= kind <= constants.MSG_KEX_LAST:
+            return None if self._ignore_first_kex else self._kex
+        if self._recv_encryption is None:
+            return self if kind in (constants.MSG_KEXINIT, constants.MSG_NEWKEYS) else None
+        if constants.MSG_USERAUTH_FIRST <= kind <= constants.MSG_USERAUTH_LAST:
+            return self._auth
+        if kind > constants.MSG_USERAUTH_LAST and not self._auth_complete:
+            return None
+        return self
+
+
+class Rests(asyncssh.SSHClientConnection):
+    """A keepalive timer that is not reset by each read, but looks when it was last heard of."""
+
+    RELIES_ON: ClassVar[dict[str, str]] = {
+        "connection.SSHConnection._reset_keepalive_timer": "3dcaf722",
+        "connection.SSHConnection._set_keepalive_timer": "2e435a51",
+        "connection.SSHConnection._cancel_keepalive_timer": "a9fa8978",
+        "connection.SSHConnection._keepalive_timer_callback": "1b43b14b",
+    }
+    _heard_at = 0.0
+
+    def _reset_keepalive_timer(self) -> None:
+        self._heard_at = self._loop.time()
+
+    def _keepalive_timer_callback(self) -> None:
+        left = self._heard_at + self._keepalive_interval - self._loop.time()
+        if left > 0:
+            self._keepalive_timer = self._loop.call_later(left, self._keepalive_timer_callback)
+        else:
+            super()._keepalive_timer_callback()
+
+
+class Mute(SSHLogger):
+    """Says nothing below a warning, at no cost."""
+
+    def info(self, msg: object, *args: Any, **kwargs: Any) -> None:
+        """Say nothing."""
+
+    debug1 = debug2 = info
+
+    def packet(self, pktid: int | None, packet: bytes, msg: str, *args: Any, **kwargs: Any) -> None:
+        """Say nothing."""
+
+
+class Hushed(asyncssh.SSHClientConnection):
+    """No formatting of log lines that nobody reads; whether somebody does is asked at its start."""
+
+    RELIES_ON: ClassVar[dict[str, str]] = {
+        "logging.SSHLogger.__init__": "f5828e71",
+        "logging.SSHLogger.get_child": "29836adb",
+        "logging.SSHLogger.log": "15ada5e6",
+        "logging.SSHLogger.debug1": "c85f9480",
+        "logging.SSHLogger.debug2": "c0efef5b",
+        "logging.SSHLogger.packet": "1c674a47",
+    }
+
+    def __init__(self, *args: Any, **settings: Any) -> None:
+        super().__init__(*args, **settings)
+        if not self._logger.isEnabledFor(logging.INFO):
+            # its channels and its key exchange make theirs of it
+            self._logger = Mute(self._logger._logger, context=self._logger._context)
+
+
+PACKET_PARTS = (Gathers, Packs, Quiet, Seals, Rests, Hushed)
