@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
     from _measure import Meter
 
@@ -230,7 +230,7 @@ NEEDS = {"parallel-ssh": "pssh", "fabric": "fabric"}  # modules that the `bench`
 PACKAGES = ("precip_async", "asyncssh", "cryptography", "parallel-ssh", "fabric", "paramiko")
 
 
-def missing(client: str) -> str:
-    """The module that `client` lacks here; empty where it can be measured."""
-    module = NEEDS.get(client, "")
+def missing(client: str, needs: Mapping[str, str] = NEEDS) -> str:
+    """The module that `client` lacks here, by `needs`; empty where it can be measured."""
+    module = needs.get(client, "")
     return module if module and importlib.util.find_spec(module) is None else ""

@@ -37,6 +37,7 @@ class Meter:
 
     def __init__(self) -> None:
         self.figures: Figures = {}
+        self._peak = 0.0  # MiB, before it was last made to begin anew
 
     @contextlib.contextmanager
     def phase(self, name: str, *, per: int) -> Iterator[None]:
@@ -50,13 +51,31 @@ class Meter:
         self.figures[f"{name}_cpu_ms"] = (_cpu() - cpu) * 1000 / per
         self.figures[f"{name}_wall_s"] = time.perf_counter() - wall
 
+    @contextlib.contextmanager
+    def growth(self, name: str) -> Iterator[None]:
+        """Measure by how much the memory of this process grows within a block, at its peak.
+
+        `<name>_growth_mb`: MiB of resident memory above what was resident before.
+        """
+        before, self._peak = _memory("VmRSS"), max(self._peak, _memory("VmHWM"))
+        with contextlib.suppress(OSError):  # where that is forbidden, the peak may be an older one
+            Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+        yield
+        self.figures[f"{name}_growth_mb"] = _memory("VmHWM") - before
+
     def finish(self) -> Figures:
         """All figures, with the peak of this process's memory."""
-        # Not ru_maxrss, which a process inherits from the one that forked it.
-        for line in Path("/proc/self/status").read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                self.figures["rss_peak_mb"] = int(line.split()[1]) / 1024
+        self.figures["rss_peak_mb"] = max(self._peak, _memory("VmHWM"))
         return self.figures
+
+
+def _memory(what: str) -> float:
+    """MiB of this process's memory, by the name that Linux has for it."""
+    # Not ru_maxrss, which a process inherits from the one that forked it.
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(f"{what}:"):
+            return int(line.split()[1]) / 1024
+    raise LookupError(what)
 
 
 def _cpu() -> float:

@@ -221,7 +221,7 @@ class Experiment(Life):
 
         An existing directory, or a trailing slash, means into it; trees merge. A symlink named as
         `local_path` is followed, symlinks inside a tree stay links. Modes and times are kept, the
-        owner is `user`. Each file is written under a temporary name and renamed.
+        owner is `user`. Each file is written under a temporary name, and renamed.
 
         Args:
             tags: Which.
@@ -237,8 +237,9 @@ class Experiment(Life):
             FleetError: Some failed, of several at once.
         """
         how = How(user=user, timeout=timeout)
-        jobs = await self._stage.put_jobs(self._ready(tags), how, local_path, remote_path)
-        await self._each(jobs, parallel)
+        ready = self._ready(tags)
+        async with self._stage.put_jobs(ready, how, local_path, remote_path) as jobs:
+            await self._each(jobs, parallel)
 
     async def get(
         self,
@@ -353,8 +354,9 @@ class Experiment(Life):
             cwd=cwd,
             on_output=on_output,
         )
-        jobs = await self._stage.script_jobs(self._ready(tags), how, local_script, args)
-        return RunResults(await self._each(jobs, parallel, results=True))
+        ready = self._ready(tags)
+        async with self._stage.script_jobs(ready, how, local_script, args) as jobs:
+            return RunResults(await self._each(jobs, parallel, results=True))
 
     # -- what the verbs share ----------------------------------------------------------------
 

@@ -44,6 +44,8 @@ class Limits:
         small_file: Bytes up to which a file is read whole and sent at once.
         ssh_fast: Whether SSH connections take shortcuts through asyncssh, whose private parts they
             use where these are as expected: half the CPU, half the round trips.
+        packed_tree: Bytes up to which a tree that goes to several instances is packed once, to a
+            temporary file; a larger one is packed for each.
     """
 
     max_connects: int = 64
@@ -66,6 +68,7 @@ class Limits:
     output_total: int = 1 * GIB
     small_file: int = 1 * MIB
     ssh_fast: bool = True
+    packed_tree: int = 256 * MIB
 
     def __post_init__(self) -> None:
         for field in fields(self):

@@ -208,8 +208,8 @@ class Reach:
     def _pin(self, new: dict[str, str]) -> None:
         assert self._pins is not None
         others: list[str] = []
-        for alias, key in new.items():
-            pinned = self._pins.pin(alias, [key])
+        for alias, pinned in self._pins.pin_all({one: [key] for one, key in new.items()}).items():
+            key = new[alias]
             if key.split()[:2] not in [line.split()[:2] for line in pinned]:
                 self._known[alias] = pinned
                 others.append(alias)

@@ -8,7 +8,9 @@ from __future__ import annotations
 import os
 import secrets
 import time
+from collections import Counter
 from collections.abc import Mapping
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -28,9 +30,10 @@ from precip_async.events import (
 from precip_async.shell import MARK, join
 from precip_async.ssh.command import Order
 from precip_async.ssh.output import Budget, OutputFiles
+from precip_async.ssh.source import Source
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 
     from precip_async.events import Stream
     from precip_async.fleet import Instance
@@ -187,14 +190,17 @@ def command_jobs(
     ]
 
 
+@asynccontextmanager
 async def script_jobs(
     stage: Stage,
     instances: Sequence[Instance],
     how: How,
     local_script: AnyPath,
     args: ArgsOf,
-) -> list[Callable[[], Awaitable[CommandResult]]]:
+) -> AsyncIterator[list[Callable[[], Awaitable[CommandResult]]]]:
     """A job an instance that copies `local_script` there, runs it with `args` and removes it.
+
+    The script is read once, and forgotten at the end of ``async with``.
 
     Raises:
         InvalidArgument: There is no such file, or something of it can't be run.
@@ -203,7 +209,9 @@ async def script_jobs(
         raise InvalidArgument(f"local_script must be the path of a file, not {local_script!r}")
     local = Path(local_script)
     await _check_there("local_script", "file", [local], Path.is_file)
-    budget = Budget(stage.settings.limits.output_total)
+    limits = stage.settings.limits
+    budget = Budget(limits.output_total)
+    source = Source(local, limits, users=len(instances))
     jobs: list[Callable[[], Awaitable[CommandResult]]] = []
     for place, instance in enumerate(instances):
         words = args(instance) if callable(args) else args
@@ -220,18 +228,19 @@ async def script_jobs(
             count=len(instances),
         )
         run.command = join(str(local), *words)  # what the user asked for
-        jobs.append(partial(_run_script, run, local, remote))
-    return jobs
+        jobs.append(partial(_run_script, run, source, remote))
+    with source:
+        yield jobs
 
 
-async def _run_script(run: _Command, local: Path, remote: str) -> CommandResult:
+async def _run_script(run: _Command, source: Source, remote: str) -> CommandResult:
     stage = run.stage
     bare = replace(run.order, env={}, cwd=None)
     there = True
     try:
         copy = replace(bare, mark=f"{bare.mark}c")
         try:
-            await stage.remote.put(run.target, copy, local, remote)
+            await stage.remote.put(run.target, copy, source, remote)
         except ConnectError:
             there = False
             raise
@@ -271,23 +280,36 @@ def _transfer_order(stage: Stage, instance: Instance, how: How) -> tuple[Target,
     return target, Order(command="", user=user, sudo_user=sudo_user, timeout=how.timeout)
 
 
+@asynccontextmanager
 async def put_jobs(
     stage: Stage, instances: Sequence[Instance], how: How, local_path: PathOf, remote_path: TextOf
-) -> list[Callable[[], Awaitable[None]]]:
+) -> AsyncIterator[list[Callable[[], Awaitable[None]]]]:
     """A job an instance that copies `local_path` to `remote_path`.
+
+    What goes to several is read once, and forgotten at the end of ``async with``.
 
     Raises:
         InvalidArgument: Something local is missing.
     """
-    jobs: list[Callable[[], Awaitable[None]]] = []
-    needed: dict[Path, None] = {}
-    for instance in instances:
-        local = Path(_text_of("local_path", local_path, instance))
-        needed[local] = None
-        remote = _text_of("remote_path", remote_path, instance)
-        jobs.append(partial(_put, stage, instance, how, local, remote))
-    await _check_there("local_path", "file or directory", needed, Path.exists)
-    return jobs
+    ways = [
+        (
+            Path(_text_of("local_path", local_path, instance)),
+            _text_of("remote_path", remote_path, instance),
+        )
+        for instance in instances
+    ]
+    users = Counter(local for local, _ in ways)
+    await _check_there("local_path", "file or directory", users, Path.exists)
+    limits = stage.settings.limits
+    with ExitStack() as opened:
+        sources = {
+            local: opened.enter_context(Source(local, limits, users=count))
+            for local, count in users.items()
+        }
+        yield [
+            partial(_put, stage, instance, how, sources[local], remote)
+            for instance, (local, remote) in zip(instances, ways, strict=True)
+        ]
 
 
 async def _check_there(
@@ -301,17 +323,19 @@ async def _check_there(
         raise InvalidArgument(f"{name}: there is no {what} {missing}")
 
 
-async def _put(stage: Stage, instance: Instance, how: How, local: Path, remote: str) -> None:
+async def _put(stage: Stage, instance: Instance, how: How, source: Source, remote: str) -> None:
     target, order = _transfer_order(stage, instance, how)
-    facts: dict[str, Any] = {"experiment": stage.name, "instance_id": instance.id}
-    there = f"{instance.id}:{remote}"
-    stage.announce(TransferStarted(**facts, source=str(local), target=there))
+    facts: dict[str, Any] = {
+        "experiment": stage.name,
+        "instance_id": instance.id,
+        "source": str(source.path),
+        "target": f"{instance.id}:{remote}",
+    }
+    stage.announce(TransferStarted(**facts))
     began = time.monotonic()
-    size = await stage.remote.put(target, order, local, remote)
+    size = await stage.remote.put(target, order, source, remote)
     duration = time.monotonic() - began
-    stage.announce(
-        TransferEnded(**facts, source=str(local), target=there, size=size, duration=duration)
-    )
+    stage.announce(TransferEnded(**facts, size=size, duration=duration))
 
 
 async def get_jobs(

@@ -216,7 +216,7 @@ class _Connection:
 
 
 class _Channel:
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes | memoryview) -> None:
         """Nobody reads it."""
 
     def write_eof(self) -> None:

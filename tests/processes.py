@@ -13,7 +13,7 @@ from tests.polling import until
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["Process", "descendants", "end", "everything", "marked", "owned_by"]
+__all__ = ["Process", "descendants", "end", "everything", "marked", "opened", "owned_by"]
 
 PROC = Path("/proc")
 
@@ -102,6 +102,12 @@ def owned_by(uid: int) -> list[Process]:
         if owner == uid:
             found.append(process)
     return found
+
+
+def opened(place: Path) -> list[str]:
+    """The files at `place`, removed ones included, that this process has open."""
+    links = [link for link in (PROC / "self" / "fd").iterdir() if link.is_symlink()]
+    return [path for path in map(os.readlink, links) if path.startswith(str(place))]
 
 
 def end(processes: Iterable[Process], *, within: float = 10.0) -> None:

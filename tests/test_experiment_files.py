@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import stat
 import time
 from pathlib import Path
@@ -24,6 +25,7 @@ from precip_async import (
     TransferError,
 )
 from precip_async.events import CommandStarted, TransferEnded, TransferStarted, Warned
+from tests.processes import opened
 from tests.ssh.rig import Nap
 
 if TYPE_CHECKING:
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
 
 # Says its arguments, each ended by a NUL, and where it is.
 ECHO = '#!/bin/sh\npwd\nfor word in "$@"; do printf \'%s\\0\' "$word"; done\n'
+UUID = Path("/proc/sys/kernel/random/uuid")
 
 
 @pytest.fixture(scope="module")
@@ -297,6 +300,33 @@ async def test_paths_may_differ_by_instance(exp: LocalExperiment, tmp_path: Path
 
     assert results[1] == ["for 0", "for 1"]
     assert paths == [tmp_path / f"out{one.index}.{one.id}" for one in exp.instances()]
+
+
+@pytest.mark.skipif(not UUID.exists(), reason="needs a file that is another each time it is read")
+@pytest.mark.parametrize("parallel", [False, True])
+async def test_what_goes_to_many_is_read_once(exp: LocalExperiment, *, parallel: bool) -> None:
+    """Files and scripts alike: all get the same, whatever becomes of it meanwhile."""
+    await exp.put([], UUID, "uuid", parallel=parallel)
+    _, outs, _ = await exp.run([], "cat uuid; rm uuid")
+    _, _, errs = await exp.copy_and_run([], UUID, check_exit_code=False, parallel=parallel)
+
+    assert len(outs[0]) == 37
+    assert outs[0] == outs[1]
+    ran = [re.findall(r"\w{8}-\w{4}-[\w-]{22}", err) for err in errs]
+    assert ran[0]
+    assert ran[0] == ran[1]
+
+
+async def test_a_transfer_that_fails_leaves_no_file_open(
+    exp: LocalExperiment, tmp_path: Path
+) -> None:
+    """Also when the series ends before the last instance had its turn."""
+    (tmp_path / "x").write_text("x")
+
+    with pytest.raises(TransferError):
+        await exp.put([], tmp_path / "x", "/dev/null/x")
+
+    assert opened(tmp_path) == []
 
 
 async def test_a_tree_goes_there_and_comes_back(exp: LocalExperiment, tmp_path: Path) -> None:

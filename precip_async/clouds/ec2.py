@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = ["EC2Cloud"]
 
-FIRST_ANSWER: Final = 15.0  # seconds until it is known whether the cloud answers us
+FIRST_ANSWER: Final = 18.0  # seconds until it is known whether the cloud answers us
 FIRST_PATIENCE: Final = 12.0  # seconds in which it is asked again when it has no answer yet
 THROTTLED_PATIENCE: Final = 60.0  # likewise, when it only wants to be asked later
 RELEASE: Final = 120.0  # seconds for giving back addresses and key pairs

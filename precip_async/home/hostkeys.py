@@ -15,7 +15,7 @@ from precip_async.errors import HomeError, InvalidArgument
 from precip_async.home.files import locked, replace, reported
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
     from precip_async.home.directory import Home
@@ -71,18 +71,27 @@ class HostKeys:
             InvalidArgument: The alias or a key is not one.
             HomeError: The file can't be written, or is damaged.
         """
-        if not _ALIAS(alias):
-            raise InvalidArgument(f"an alias must be a word, not {alias!r}")
-        wanted = tuple(dict.fromkeys(_bare_key(key) for key in keys))
-        if not wanted:
-            raise InvalidArgument(f"{alias}: there is no host key to pin")
+        return self.pin_all({alias: keys})[alias]
+
+    def pin_all(self, wanted: Mapping[str, Iterable[str]]) -> dict[str, tuple[str, ...]]:
+        """`pin` for many aliases, written at once; the keys that are pinned now for each."""
+        bare = {
+            alias: tuple(dict.fromkeys(_bare_key(key) for key in keys))
+            for alias, keys in wanted.items()
+        }
+        for alias, keys in bare.items():
+            if not _ALIAS(alias):
+                raise InvalidArgument(f"an alias must be a word, not {alias!r}")
+            if not keys:
+                raise InvalidArgument(f"{alias}: there is no host key to pin")
         with locked(self._gate), self._mutex, reported(self._path):
             self._refresh()
-            if pinned := self._pinned.get(alias):
-                return pinned
-            self._append("".join(f"{alias} {key}\n" for key in wanted).encode())
-            self._pinned[alias] = wanted
-        return wanted
+            new = {alias: keys for alias, keys in bare.items() if alias not in self._pinned}
+            if new:
+                lines = (f"{alias} {key}\n" for alias, keys in new.items() for key in keys)
+                self._append("".join(lines).encode())
+                self._pinned |= new
+            return {alias: self._pinned[alias] for alias in bare}
 
     def forget(self, aliases: Iterable[str]) -> None:
         """Forget what is pinned for `aliases`; one that nothing is pinned for is no error. Blocks.

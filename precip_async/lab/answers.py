@@ -4,7 +4,8 @@ The keys are Amazon's codes, and these of our own: ``unsigned``, ``unknown-key``
 ``wrong-signature``, ``wrong-region`` and ``expired`` (see `doors`); ``throttled``; ``broken``, an
 accident that the scenario asked for; ``crash``, a request that the cloud's own code falls over;
 ``key-not-found-to-run`` and ``type-not-found`` of a launch. What isn't in a table is said as Amazon
-does. A section (§) is one of the collection of facts; see `dialects`.
+does. A section (§) is one of the collection of facts; see `dialects`. The line before a table says
+what it is from, and a line that is from elsewhere says so: ``[K]`` is nobody's word but ours.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ class Answer:
 
 _NOT_VALID: Final = "AWS was not able to validate the provided access credentials"
 
-#: [K] where no section is named.
+#: §6 where it is named, else [K].
 AMAZON: Final[Mapping[str, Answer]] = {
     "unsigned": Answer("MissingParameter"),
     "unknown-key": Answer("AuthFailure", 401, _NOT_VALID),
@@ -74,10 +75,10 @@ ESSEX: Final[Mapping[str, Answer]] = {
     "unknown-key": Answer("AuthFailure", 401, "Unauthorized"),
     "wrong-signature": Answer("AuthFailure", 401, "Unauthorized"),
     "expired": Answer("", 403, "Access was denied to this resource.", html=True),
-    "throttled": Answer("RequestLimitExceeded", 503),
-    "broken": Answer("UnknownError", 500, _ERROR),
+    "throttled": Answer("RequestLimitExceeded", 503),  # [K]: nova has a filter for it, of any words
+    "broken": Answer("UnknownError", 400, _ERROR),  # "anything else"
     "crash": Answer("UnknownError", 400, _ERROR),
-    "InvalidAction": Answer("InvalidRequest", 400, "The request is invalid."),
+    "InvalidAction": Answer("InvalidRequest", 400, "The request is invalid."),  # §0
     "MissingParameter": Answer("UnknownError", 400, _ERROR),
     "InvalidInstanceID.NotFound": Answer("InstanceNotFound"),
     "InvalidInstanceID.Malformed": Answer("InvalidInstanceIDMalformed"),
@@ -93,7 +94,8 @@ ESSEX: Final[Mapping[str, Answer]] = {
     "DependencyViolation": Answer("UnknownError", 400, _ERROR),
     "InstanceLimitExceeded": Answer("TooManyInstances"),
     "AddressLimitExceeded": Answer("NoMoreFloatingIps"),
-    "InvalidAddress.NotFound": Answer("FloatingIpNotFoundForAddress"),
+    "InvalidAddress.NotFound": Answer("FloatingIpNotFoundForAddress"),  # [K]: its class's name
+    # "Floating IP flow" names the classes, which were codes before Havana.
     "IncorrectInstanceState": Answer("NoMoreFixedIps"),
     "Resource.AlreadyAssociated": Answer("FloatingIpAssociated"),
     "type-not-found": Answer("InstanceTypeNotFoundByName"),
@@ -109,12 +111,12 @@ HAVANA: Final[Mapping[str, Answer]] = {
     "unknown-key": Answer("AuthFailure", 401, "Unauthorized"),
     "wrong-signature": Answer("AuthFailure", 401, "Unauthorized"),
     "expired": ESSEX["expired"],
-    "throttled": Answer("RequestLimitExceeded", 503),
-    "broken": Answer("OperationalError", 500, _CRASH),
+    "throttled": Answer("RequestLimitExceeded", 503),  # [K]
+    "broken": Answer("OperationalError", 500, _CRASH),  # "anything else": a class's name
     "crash": Answer("{subject}", 500, _CRASH),
     "InvalidAction": ESSEX["InvalidAction"],
     "MissingParameter": Answer("TypeError", 500, _CRASH),
-    "InvalidParameterCombination": Answer("InvalidInput"),
+    "InvalidParameterCombination": Answer("InvalidInput"),  # "RunInstances": "MinCount>MaxCount"
     "InvalidInstanceID.NotFound": Answer("InvalidInstanceID.NotFound", 404),
     "InvalidKeyPair.NotFound": Answer("InvalidKeyPair.NotFound", 404),
     "key-not-found-to-run": Answer("InvalidKeyPair.NotFound", 404),
@@ -129,7 +131,7 @@ HAVANA: Final[Mapping[str, Answer]] = {
     "type-not-found": Answer("InstanceTypeNotFoundByName", 404),
     "InvalidAMIID.NotFound": Answer("ImageNotFound", 404),
     "InvalidAMIID.Malformed": Answer("ImageNotFoundEC2", 404),
-    "InvalidID": Answer("InvalidParameterValue"),
+    "InvalidID": Answer("InvalidParameterValue"),  # "Other actions": "only i-… resources"
 }
 
 #: §2 "Errors": Icehouse and later.
@@ -144,16 +146,16 @@ EC2_API: Final[Mapping[str, Answer]] = {
     "unknown-key": Answer("AuthFailure", 404, "NOT FOUND"),
     "wrong-signature": Answer("AuthFailure", 401, "UNAUTHORIZED"),
     "expired": ESSEX["expired"],
-    "throttled": Answer("RequestLimitExceeded", 503),
+    "throttled": Answer("RequestLimitExceeded", 503),  # [K]
     "broken": Answer("OperationalError", 500, _CRASH),
     "crash": Answer("{subject}", 500, _CRASH),
-    "InvalidAction": ESSEX["InvalidAction"],
+    "InvalidAction": ESSEX["InvalidAction"],  # §0
     "MissingAction": Answer("", 400, "The request is malformed.", html=True),
     "key-not-found-to-run": Answer("InvalidKeyPair.NotFound"),
     "InvalidKey.Format": Answer("BadRequest"),
     "InstanceLimitExceeded": Answer("Forbidden", 403, "Quota exceeded for instances"),
     "type-not-found": Answer("InvalidParameterValue"),
-    "InvalidGroupId.Malformed": Answer("InvalidParameterValue"),
+    "InvalidGroupId.Malformed": Answer("InvalidParameterValue"),  # [K]
 }
 
 _BAD: Final = Answer(
@@ -169,32 +171,34 @@ EUCALYPTUS_3: Final[Mapping[str, Answer]] = {
     "unknown-key": _FORBIDDEN,
     "wrong-signature": _FORBIDDEN,
     "expired": _FORBIDDEN,
-    "throttled": Answer("RequestLimitExceeded", 503, plain=True),
+    "throttled": Answer("RequestLimitExceeded", 503, plain=True),  # [K]
+    # "unhandled: 400/500 text/plain"; the words are [K]
     "broken": Answer("500 Internal Server Error", 500, "Internal error", plain=True),
     "crash": Answer("500 Internal Server Error", 500, "Internal error", plain=True),
     "UnknownParameter": _BAD,
-    "InvalidAction": Answer("400 Bad Request", 400, "Failed to bind {subject}", plain=True),
-    "MissingAction": Answer("400 Bad Request", 400, "No action", plain=True),
+    "InvalidAction": Answer("400 Bad Request", 400, "Failed to bind {subject}", plain=True),  # §0
+    "MissingAction": Answer("400 Bad Request", 400, "No action", plain=True),  # [K]
     "InvalidKeyPair.Duplicate": Answer("", None, "Duplicate key '{subject}'"),
     "InvalidGroup.Duplicate": Answer(
         "", None, "Error adding network group: group named {subject} already exists"
     ),
 }
 
-#: §4 "Errors": client errors keep Amazon's codes.
+#: §4 "Errors", "4.x codes": client errors have Amazon's codes.
 EUCALYPTUS_4: Final[Mapping[str, Answer]] = {
     "unsigned": _FORBIDDEN,
     "unknown-key": _FORBIDDEN,
     "wrong-signature": _FORBIDDEN,
     "expired": _FORBIDDEN,
-    "throttled": Answer("RequestLimitExceeded", 503),
-    "broken": Answer("", 500, empty=True),
+    "throttled": Answer("RequestLimitExceeded", 503),  # [K]
+    "broken": Answer("", 500, empty=True),  # "unhandled"
     "crash": Answer("", 500, empty=True),
     "UnknownParameter": _BAD,
-    "InvalidAction": Answer("400 Bad Request", 400, "Failed to bind {subject}", plain=True),
-    "MissingAction": Answer("400 Bad Request", 400, "No action", plain=True),
+    "InvalidAction": Answer("400 Bad Request", 400, "Failed to bind {subject}", plain=True),  # §0
+    "MissingAction": Answer("400 Bad Request", 400, "No action", plain=True),  # [K]
+    "DependencyViolation": Answer("InvalidGroup.InUse"),  # "InUse (classic)": it has no network
     "key-not-found-to-run": Answer("InvalidKeyPair.NotFound"),
-    "type-not-found": Answer("InvalidParameterValue"),
+    "type-not-found": Answer("InvalidParameterValue"),  # [K]
     "InsufficientInstanceCapacity": Answer("InsufficientInstanceCapacity", 503),
 }
 
@@ -206,20 +210,20 @@ NIMBUS: Final[Mapping[str, Answer]] = {
     "unknown-key": Answer("InvalidClientTokenId", None, "The access key ID does not exist"),
     "wrong-signature": Answer("SignatureDoesNotMatch", None, "The signature does not match"),
     "expired": Answer("RequestExpired"),
-    "throttled": Answer("RequestLimitExceeded", 503),
-    "broken": Answer("", 500, "An internal error has occurred", html=True),
+    "throttled": Answer("RequestLimitExceeded", 503),  # [K]: it has no such thing
+    "broken": Answer("", 500, "An internal error has occurred", html=True),  # "container HTML 500"
     "crash": Answer("", 500, "An internal error has occurred", html=True),
-    "InvalidAction": Answer("InvalidAction", None, ""),
-    "MissingAction": Answer("InvalidAction", None, ""),
+    "InvalidAction": Answer("InvalidAction", None, ""),  # "Actions": "with empty Message"
+    "MissingAction": Answer("InvalidAction", None, ""),  # [K]
     "MissingParameter": Answer("InvalidArgument"),
-    "InvalidParameterCombination": Answer("InvalidArgument"),
+    "InvalidParameterCombination": Answer("InvalidArgument"),  # [K]
     "InvalidInstanceID.Malformed": _GENERAL,
     "key-not-found-to-run": Answer(
         "GeneralError", None, "There is no key '{subject}' registered for you to use"
     ),
     "type-not-found": Answer("GeneralError", None, "Unknown instance type '{subject}'"),
     "InvalidKey.Format": Answer("GeneralError", None, "Key does not appear to be base64 encoded?"),
-    "InvalidAMIID.NotFound": _GENERAL,
+    "InvalidAMIID.NotFound": _GENERAL,  # "every RemoteException"
     "InvalidAMIID.Malformed": _GENERAL,
-    "InsufficientInstanceCapacity": Answer("InstanceLimitExceeded"),
+    "InsufficientInstanceCapacity": Answer("InstanceLimitExceeded"),  # "no free slots"
 }

@@ -1,7 +1,8 @@
 """What each cloud does, as the lab does it: one row a cloud, all of it from what is known of them.
 
 ``§`` names a section of the collection of facts about EC2 dialects (clouds.md) that a value is
-taken from; ``[K]`` marks what that collection has no source for. The client has a table of its own,
+taken from, a tie in words that follows it being a quotation; ``[K]`` marks what that collection has
+no source for. A line without either continues the one before. The client has a table of its own,
 and neither is made from the other: a mistake would have to be made twice.
 """
 
@@ -104,7 +105,7 @@ class Dialect:
     namespace: str = ""
     signatures: tuple[int, ...] = (4,)  # §0: version 2 with Amazon is [K] "avoid"
     scoped: bool = True
-    oldest: float = 900.0
+    oldest: float = 900.0  # [K]: Amazon's 15 minutes, either way
     newest: float | None = 900.0
     timely: tuple[int, ...] = (2, 4)
     actions: Mapping[str, Accepted] = field(default_factory=lambda: accepted.AMAZON)
@@ -116,45 +117,45 @@ class Dialect:
     named_by_message: bool = False
     escapes: bool = True
     request_ids: str | None = ""
-    ids: Literal["long", "short", "upper", "counter"] = "long"
+    ids: Literal["long", "short", "upper", "counter"] = "long"  # [K]: 17 digits since 2016
     base36: bool = False
     image: str = r"ami-[0-9a-f]{8}([0-9a-f]{9})?"
-    types: str = r"[a-z][a-z0-9-]*\.[a-z0-9-]+"
-    root_device: str = ""
-    missing: Literal["refused", "omitted"] = "refused"
-    ending: Literal["all or none", "one by one", "omitted"] = "all or none"
+    types: str = r"[a-z][a-z0-9-]*\.[a-z0-9-]+"  # [K]
+    root_device: str = ""  # §6 "root volume"
+    missing: Literal["refused", "omitted"] = "refused"  # §6 "DescribeInstances": "fails the call"
+    ending: Literal["all or none", "one by one", "omitted"] = "all or none"  # §6 "terminate"
     eventually: bool = False
-    keeps_dead: bool = True
+    keeps_dead: bool = True  # §6 "terminate": "visible ~1 h"
     buries: bool = False
     deleting_state: Literal["shutting-down", "running"] = "shutting-down"
-    token: Literal["checked", "honoured", "ignored"] = "checked"  # noqa: S105 - no secret
+    token: Literal["checked", "honoured", "ignored"] = "checked"  # noqa: S105 - no secret; §6 "ClientToken"
     token_ends: bool = False
-    pages: Literal["full", "ignored"] = "full"
+    pages: Literal["full", "ignored"] = "full"  # §0 "MaxResults/NextToken"
     clamps: bool = False
-    filters: Literal["all", "tags", "none"] = "all"
-    tagged: Literal["all", "instances"] = "all"
+    filters: Literal["all", "tags", "none"] = "all"  # §0 "Filters"
+    tagged: Literal["all", "instances"] = "all"  # §0 "CreateTags"
     tag_value: int = 256  # §6 "tags"
-    launch_groups: Literal["both", "names", "none"] = "both"
+    launch_groups: Literal["both", "names", "none"] = "both"  # §0 "Security groups"
     group_ids: bool = True
     group_names: str = r"[a-zA-Z0-9. _\-:/()#,@\[\]+=&;{}!$*]{1,255}"
-    protocols: str = r"tcp|udp|icmp|icmpv6|-1|[0-9]{1,3}"
+    protocols: str = r"tcp|udp|icmp|icmpv6|-1|[0-9]{1,3}"  # [K], and the names of groups as well
     one_source: bool = False
     group_opens_all: bool = False
-    duplicate_rule: Literal["refused", "false"] = "refused"
-    key_types: tuple[str, ...] = ("ssh-rsa", "ssh-ed25519")
+    duplicate_rule: Literal["refused", "false"] = "refused"  # §6 "security groups"
+    key_types: tuple[str, ...] = ("ssh-rsa", "ssh-ed25519")  # §6 "key pairs"
     rsa_bits: tuple[int, ...] = ()
     key_checked: bool = True
-    missing_key: Literal["refused", "omitted"] = "refused"
-    delete_missing_key: bool = True
-    addresses: Literal["auto", "elastic"] = "auto"
+    missing_key: Literal["refused", "omitted"] = "refused"  # [K]
+    delete_missing_key: bool = True  # [K]
+    addresses: Literal["auto", "elastic"] = "auto"  # §0 "elastic IP needed"
     domain: Literal["vpc", "standard", ""] = "vpc"
     max_addresses: int = 5  # [K]: Amazon's, for who has not asked for more
     addressed: Literal["running", "launch"] = "running"
     failed_boot: Literal["terminated", "error"] = "terminated"
-    counts: Literal["most", "least"] = "most"
-    capacity: Literal["refuses", "fails"] = "refuses"
-    user_data: int = 16_384
-    vpc: bool = True
+    counts: Literal["most", "least"] = "most"  # §6 "RunInstances size"
+    capacity: Literal["refuses", "fails"] = "refuses"  # §6 "capacity/limits"
+    user_data: int = 16_384  # §6 "user data"; §4 "Ids"
+    vpc: bool = True  # §6 "no default VPC"
     root_image: bool = False
     buckets: bool = False
 
@@ -181,9 +182,9 @@ _HAVANA: Final = Dialect(
     answers=answers.HAVANA,
     request_ids="req-",  # §2 "Version/namespace"
     ids="counter",  # §2 "Ids"
-    base36=True,
+    base36=True,  # "r- + 8 [a-z0-9]"
     image=r"[^\s/]{1,255}",  # §2 "Ids": "may also be an image name"
-    types=r"m1\.(tiny|small|medium|large|xlarge)",
+    types=r"m1\.(tiny|small|medium|large|xlarge)",  # [K]: what nova came with
     root_device="/dev/sda1",  # §2 "Addresses", at the end
     keeps_dead=False,  # §0 "terminated instance"
     deleting_state="running",  # §2 "States": "Task state is not shown"
@@ -192,7 +193,7 @@ _HAVANA: Final = Dialect(
     pages="ignored",  # §0 "MaxResults/NextToken"
     filters="tags",  # §0 "Filters"
     tagged="instances",  # §0 "CreateTags"
-    tag_value=255,
+    tag_value=255,  # [K]: as §3 and §4 have it
     launch_groups="names",  # §2 "RunInstances": "SecurityGroupId.N is silently ignored"
     group_ids=False,  # §2: "no groupId"
     group_names=r"[a-zA-Z0-9_\- ]+",  # §2 "Other actions"
@@ -201,11 +202,11 @@ _HAVANA: Final = Dialect(
     key_types=(),  # §0 "ImportKeyPair types"
     addresses="elastic",  # §0 "elastic IP needed"
     domain="",  # §2 "Floating IP flow"
-    max_addresses=50,
+    max_addresses=50,  # [K]: as many as an experiment of these tests takes
     failed_boot="error",  # §2 "States"
     capacity="fails",  # §2 "States": "Scheduling failure is asynchronous"
     user_data=49_149,  # §2 "RunInstances": 65 535 encoded
-    vpc=False,
+    vpc=False,  # §2 "Actions": "No … Subnets, Vpcs"
 )
 
 _ROWS: Final = (
@@ -220,7 +221,7 @@ _ROWS: Final = (
         missing="omitted",  # §2 "Errors": "Describe omits it"
         ending="one by one",  # §2 "States", at the end
         token="ignored",  # noqa: S106 - no secret; §0 "ClientToken idempotent"
-        token_ends=False,
+        token_ends=False,  # there is none
         filters="none",  # §0 "Filters"
     ),
     _HAVANA,
@@ -229,26 +230,26 @@ _ROWS: Final = (
         name="nova-kilo",
         paths=("/", "/services/Cloud"),  # §2 "Endpoint": Juno's is the second
         signatures=(2, 4),  # §2 "Auth"
-        answers=answers.KILO,
+        answers=answers.KILO,  # the rest is as in Havana: §2 has no further column
     ),
     Dialect(
         name="ec2-api",
         shape="ec2-api",
         versions=r".+",  # §3: "Version mandatory"
-        signatures=(2, 4),  # §3
+        signatures=(2, 4),  # §3 "Auth as Kilo, V2 and V4"
         scoped=False,
-        oldest=300.0,
+        oldest=300.0,  # §3 "±300 s"
         newest=300.0,
         timely=(2,),  # §3: "Only params Timestamp/Expires are time-checked"
         actions=accepted.EC2_API,
         unknown="break",  # §3 "Errors": TypeError 500
         coerces=True,  # §2 "Parameter coercion (also ec2-api)"
         answers=answers.EC2_API,
-        request_ids="req-",
+        request_ids="req-",  # [K]: as nova's
         ids="short",  # §3, at the end
         base36=True,
-        types=r"m1\.(tiny|small|medium|large|xlarge)",
-        root_device="/dev/sda1",
+        types=r"m1\.(tiny|small|medium|large|xlarge)",  # [K]: nova's
+        root_device="/dev/sda1",  # [K]: nova's
         keeps_dead=False,  # §0; seen on a real one as well
         deleting_state="running",  # §3 "States": "may still say running"
         token="honoured",  # noqa: S106 - no secret; §3 "RunInstances": "no mismatch check"
@@ -256,15 +257,15 @@ _ROWS: Final = (
         clamps=True,  # §3 "Describe": ">1000 clamped"
         tag_value=255,  # §3 "Tags"
         launch_groups="names",  # §3 "Groups": "classic mode"
-        protocols=r"tcp|udp|icmp|-1|[0-9]{1,3}",
+        protocols=r"tcp|udp|icmp|-1|[0-9]{1,3}",  # [K]
         one_source=True,  # §3 "Security groups": "only the first group or first CIDR"
         key_types=(),  # §3 "Key pairs": passed to nova
         addresses="elastic",  # §0
         domain="standard",  # §3 "Addresses"
-        max_addresses=50,
+        max_addresses=50,  # [K]
         failed_boot="error",  # §3 "States"
-        capacity="fails",
-        user_data=49_149,
+        capacity="fails",  # §2 "States": nova behind it schedules
+        user_data=49_149,  # §2 "RunInstances": nova behind it
         vpc=False,  # seen on a real one: "No default VPC"
     ),
     Dialect(
@@ -281,26 +282,26 @@ _ROWS: Final = (
         named_by_message=True,
         escapes=False,  # §4 "Errors": "only < and >"
         ids="upper",  # §4 "Ids"
-        image=r"[Ee][MmKkRr][Ii]-[0-9A-Fa-f]{8}",
-        root_device="/dev/sda1",
+        image=r"[Ee][MmKkRr][Ii]-[0-9A-Fa-f]{8}",  # §4 "Ids": "Compare ids case-insensitively"
+        root_device="/dev/sda1",  # [K]
         missing="omitted",  # §4 "Describe/Terminate"
         ending="omitted",
-        buries=True,
+        buries=True,  # "deletes its record"
         token="ignored",  # noqa: S106 - no secret; §0: "field exists, never used"
-        pages="ignored",
+        pages="ignored",  # §0, for want of the parameters
         filters="none",
         launch_groups="names",  # §0 "Security groups"
         group_ids=False,
-        protocols=r"tcp|udp|icmp|[0-9]{1,3}",
-        group_opens_all=True,
+        protocols=r"tcp|udp|icmp|[0-9]{1,3}",  # [K]
+        group_opens_all=True,  # [K]: its rules are as flat as nova's
         duplicate_rule="false",  # §4 "Errors", at the end
         key_types=("ssh-rsa",),  # §4 "Keys"
         rsa_bits=(1024, 2048, 4096),
-        missing_key="omitted",
-        delete_missing_key=False,
+        missing_key="omitted",  # "3.2 empty list"
+        delete_missing_key=False,  # "Delete missing"
         domain="",  # §4 "Addresses": "returns publicIp only"
-        max_addresses=50,
-        vpc=False,
+        max_addresses=50,  # [K]
+        vpc=False,  # §4 "Addresses": "AllocateAddress: 3.2 no params"
     ),
     Dialect(
         name="eucalyptus-4",
@@ -308,23 +309,23 @@ _ROWS: Final = (
         paths=("/services/compute", "/services/Eucalyptus", "/"),  # §4 "Endpoint"
         signatures=(2, 4),  # §4 "Auth"
         scoped=False,
-        newest=20.0,
+        newest=20.0,  # "≤20 s in the future"
         actions=accepted.EUCALYPTUS_4,
         answers=answers.EUCALYPTUS_4,
         ids="short",  # §4 "Ids"
-        image=r"[Ee][MmKkRr][Ii]-[0-9A-Fa-f]{8}([0-9A-Fa-f]{9})?",
-        root_device="/dev/sda1",
+        image=r"[Ee][MmKkRr][Ii]-[0-9A-Fa-f]{8}([0-9A-Fa-f]{9})?",  # "8 (or 17) hex"
+        root_device="/dev/sda1",  # [K]
         buries=True,  # §4 "Describe/Terminate"
         token="honoured",  # noqa: S106 - no secret; §0
         pages="ignored",  # §4 "Describe/Terminate": "MaxResults declared, never applied"
         tag_value=255,  # §4 "Ids"
-        duplicate_rule="false",
+        duplicate_rule="false",  # §4 "Errors", at the end
         key_types=("ssh-rsa",),  # §4 "Keys"
         rsa_bits=(1024, 2048, 4096),
         delete_missing_key=False,
         domain="standard",  # §4 "Addresses": "default vpc iff default VPC"
-        max_addresses=50,
-        vpc=False,
+        max_addresses=50,  # [K]
+        vpc=False,  # [K]: an installation in classic mode
     ),
     Dialect(
         name="nimbus",
@@ -333,7 +334,7 @@ _ROWS: Final = (
         versions=r"\d{4}-\d{2}-\d{2}",  # §5 "Version"
         signatures=(2,),  # §5 "Auth"
         scoped=False,
-        oldest=300.0,
+        oldest=300.0,  # §5 "Auth": "timestamp + 300 s"
         newest=None,  # "future not checked"
         actions=accepted.NIMBUS,
         unknown="ignore",  # §0
@@ -344,21 +345,21 @@ _ROWS: Final = (
         ids="short",  # §5 "Describe"
         image=r"\S{1,255}",  # §5 "RunInstances": a file name, or cumulus://...
         types=r"m1\.(small|large|xlarge|private)",  # §5 "RunInstances"
-        root_device="/dev/sda1",
+        root_device="/dev/sda1",  # [K]: it is never shown
         missing="omitted",  # §5 "Describe"
         ending="omitted",  # §5 "States"
-        keeps_dead=False,
-        pages="ignored",
+        keeps_dead=False,  # §5 "States": "drop out of the listing"
+        pages="ignored",  # §5 "Describe"
         filters="none",
         launch_groups="none",  # §0 "Security groups"
         group_ids=False,
-        key_types=(),
+        key_types=(),  # §0 "ImportKeyPair types"
         key_checked=False,  # §5 "Keys"
         missing_key="omitted",
-        delete_missing_key=False,
+        delete_missing_key=False,  # "Delete"
         addressed="launch",  # §5 "Addresses"
         counts="least",  # §5 "RunInstances"
-        vpc=False,
+        vpc=False,  # §5 "Actions"
         root_image=True,  # §5 "RunInstances": "login is root"
     ),
 )

@@ -32,6 +32,7 @@ def response_document(
 
 def error_document(code: str, message: str, *, request_id: str, empty: bool = False) -> bytes:
     """What says that a request was refused; `empty`: and not why."""
+    # §2 "Errors", §4 "Errors" and §5 "Errors" have the same shape, without a namespace.
     root = ET.Element("Response")
     errors = ET.SubElement(root, "Errors")
     if not empty:

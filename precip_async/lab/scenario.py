@@ -36,7 +36,7 @@ class Fate:
     Attributes:
         slow: Seconds before anything is done.
         reset: The connection is reset, and nothing was done.
-        error: It is answered with a 500, and nothing was done.
+        error: It is answered with trouble of the cloud's own, and nothing was done.
         throttled: It is answered with the cloud's word for too many calls.
         lost: It is done, and the connection is cut before the reply.
     """
@@ -75,7 +75,8 @@ class Scenario:
         capacity: How many the cloud has room for at once; likewise.
         throttled: Calls refused as too many, beside those that the cloud's own buckets refuse.
         buckets: Whether a cloud that has token buckets applies them.
-        errors: Calls answered with a 500.
+        errors: Calls answered as the cloud does when it has trouble of its own: with a 500, on the
+            oldest OpenStack with a 400.
         resets: Calls whose connection is reset before anything is done.
         lost_launches: Launch calls that are done and never answered.
         lost_replies: Calls of any kind that are done and never answered.

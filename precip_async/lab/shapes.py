@@ -61,7 +61,7 @@ def _state(name: str) -> dict[str, Any]:
 
 
 def _common(account: Account, one: Instance) -> dict[str, Any]:
-    """What all clouds say, and say alike."""
+    """What all clouds say, and say alike: the elements of §1.7."""
     return {
         "instanceId": one.id,
         "imageId": one.image_id,
@@ -76,6 +76,7 @@ def _common(account: Account, one: Instance) -> dict[str, Any]:
 
 
 def _reason(account: Account, one: Instance) -> str:
+    # §1.7 "reason"; §4 "Describe/Terminate" and §5 "States" have it of failed boots, its words [K]
     if one.state(account.dialect) not in ("shutting-down", "terminated") or not one.dead[1]:
         return ""
     return f"{one.dead[1]} ({moment(account.now())[:19]} GMT)"
@@ -109,6 +110,7 @@ def _disks(one: Instance, attached: str) -> list[dict[str, Any]]:
 
 
 def _amazon(account: Account, one: Instance) -> dict[str, Any]:
+    # The elements are those of the API description (§6: BD), read as §1.7 has it.
     state = one.state(account.dialect)
     over = state == "terminated"
     address = _address(account, one)

@@ -1,5 +1,9 @@
 """Signatures of requests, versions 2 and 4, read and verified as the AWS documentation has them.
 
+§1.1 of the collection of facts (see `dialects`) has how version 2 is written, §1.2 that paths are
+signed as they are sent, and §2 to §5 "Auth" who takes which; for version 4 there is no source but
+that documentation.
+
 Pure: nothing here knows who has which key. What a request claims is read first; then whoever knows
 the secret asks whether the signature was made with it.
 """
@@ -23,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["Claim", "Unsigned", "read_v2", "read_v4", "version_of"]
 
 ALGORITHM: Final = "AWS4-HMAC-SHA256"
+#: §5 "Auth": "HmacSHA1/HmacSHA256".
 _V2_HASHES: Final = {"HmacSHA256": hashlib.sha256, "HmacSHA1": hashlib.sha1}
 _AUTHORIZATION: Final = re.compile(
     rf"{ALGORITHM} +Credential=(?P<credential>[^, ]+), *SignedHeaders=(?P<headers>[^, ]+),"
@@ -139,11 +144,13 @@ def read_v2(request: Request, pairs: Sequence[tuple[str, str]]) -> Claim:
     method = said.get("SignatureMethod", "")
     if method not in _V2_HASHES:
         raise Unsigned(f"SignatureMethod {method!r} is not known")
+    # §5 "Auth": "exactly one Signature, Timestamp xor Expires".
     if ("Timestamp" in said) == ("Expires" in said):
         raise Unsigned("exactly one of Timestamp and Expires is needed")
     signed = [(name, value) for name, value in pairs if name != "Signature"]
     # Here names are put in order as they are, in version 4 as they are quoted.
     query = "&".join(f"{_quoted(name)}={_quoted(value)}" for name, value in sorted(signed))
+    # §1.1: "method, Host incl. :port, path, sorted RFC3986 params".
     text = "\n".join([request.method, request.header("host").lower(), request.path or "/", query])
     return Claim(
         version=2,

@@ -114,7 +114,8 @@ class Conversation:
 
     async def room(self) -> None:
         """Wait until more input is welcome; the channel may be closed then."""
-        await self._room.wait()
+        if not self._room.is_set():  # else an event's wait takes a turn of the loop all the same
+            await self._room.wait()
 
     async def begun(self) -> None:
         """Wait until the command has begun, or never will."""
@@ -196,5 +197,5 @@ async def send(talk: Conversation, data: bytes) -> bool:
         await talk.room()
         if talk.over:
             return False
-        talk.channel.write(bytes(view[start : start + CHUNK]))
+        talk.channel.write(view[start : start + CHUNK])
     return True

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["get"]
 
 LONGEST_HEAD = 256  # bytes of the first line; what is longer is none
+GATHERED = 128 * 1024  # bytes written at once: a hop to a thread costs as much as 64 KiB
 ONE_TREE = 2  # threads: one unpacks, one hands over; the shared ones are for what ends soon
 
 # $1 the path. First a line: `F mode seconds bytes` and the content, or `D` and a tar of what is in
@@ -84,7 +85,7 @@ async def get(
     """
     with local_trouble(target, Path(local)):
         place, staging = await anyio.to_thread.run_sync(_place, local, remote, suffix)
-        talk = _Getter(order.mark, staging)
+        talk, there = _Getter(order.mark, staging), True
         try:
             text = replace(order, command=script(_GET, remote))
             try:
@@ -98,9 +99,11 @@ async def get(
                 error = talk.reason(group)
                 raise error from error.__cause__
             await anyio.to_thread.run_sync(talk.commit, place)
+            there = False
         finally:
-            with anyio.move_on_after(limits.close_grace, shield=True):
-                await anyio.to_thread.run_sync(_remove, staging)
+            if there:
+                with anyio.move_on_after(limits.close_grace, shield=True):
+                    await anyio.to_thread.run_sync(_remove, staging)
     return place, talk.size
 
 
@@ -140,10 +143,11 @@ class _Getter(Script):
         super().__init__(mark)
         self.tasks: TaskGroup | None = None
         self.size = 0
-        self._content = staging / "content"
+        self._staging, self._content = staging, staging / "content"
         self._begun, self._head = False, b""
         self._facts: list[int] | None = None
         self._backlog: deque[bytes] = deque()
+        self._gathered = 0
         self._out: IO[bytes] | None = None
         self._closed = False
         self._failure: tree.TreeError | OSError | None = None
@@ -161,24 +165,21 @@ class _Getter(Script):
                 return
             self._begun = True
         self._backlog.append(data)
-        self.put_off(len(data))
+        self._gathered += len(data)
+        if self._gathered >= GATHERED:  # the rest is flushed when the command has exited
+            self.put_off(self._gathered)
+            self._gathered = 0
 
     async def flush(self) -> None:
         if self._backlog:
             if self._out is None:
-                await self._open()
+                self._facts = _facts(self._head)
+                if self._facts is None:
+                    assert self.tasks is not None
+                    self.tasks.start_soon(self._unpack, self._piped())
             await anyio.to_thread.run_sync(self._write, limiter=self._threads)
+            self._gathered = 0
             self.caught_up(sum(map(len, self._backlog)))
-
-    async def _open(self) -> None:
-        self._facts = _facts(self._head)
-        if self._facts is not None:
-            self._out = await anyio.to_thread.run_sync(
-                lambda: self._content.open("xb", buffering=0)
-            )
-            return
-        assert self.tasks is not None
-        self.tasks.start_soon(self._unpack, self._piped())
 
     def _piped(self) -> BinaryIO:
         readable, writable = os.pipe()
@@ -199,7 +200,8 @@ class _Getter(Script):
         self.size = self._unpacked.size
 
     def _write(self) -> None:
-        assert self._out is not None
+        if self._out is None:
+            self._out = self._content.open("xb", buffering=0)
         while self._backlog:
             view = memoryview(self._backlog.popleft())
             if self._facts is not None:
@@ -214,14 +216,18 @@ class _Getter(Script):
             self._out.close()
 
     def commit(self, place: Path) -> None:
-        """Move what has come to `place`. Blocks."""
+        """Move what has come to `place`, and remove what is left of its coming. Blocks."""
         if self._out is None:
             raise tree.TreeError("the instance did not say what it sends")
         if self._failure is not None:
             raise self._failure
         if self._unpacked is not None:
             tree.merge(self._content, place, self._unpacked)
-            return
+        else:
+            self._commit_file(place)
+        _remove(self._staging)
+
+    def _commit_file(self, place: Path) -> None:
         if place.is_dir():
             raise IsADirectoryError(errno.EISDIR, "is a directory", str(place))
         if self._facts:

@@ -16,10 +16,14 @@ import anyio
 import asyncssh
 
 from precip_async.errors import InvalidArgument
-from precip_async.ssh import openssh_fast
 from precip_async.ssh.openssh_errors import Seen, translate
-from precip_async.ssh.openssh_session import AsyncsshTransport
+from precip_async.ssh.openssh_session import AsyncsshTransport, open_session
 from precip_async.ssh.slot import Slot
+
+try:
+    from precip_async.ssh import openssh_fast
+except (AttributeError, ImportError):  # asyncssh keeps its private parts elsewhere by now
+    openssh_fast = None  # type: ignore[assignment]  # its public ones are there all the same
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -118,7 +122,10 @@ class AsyncsshConnector:
     def __init__(self, login: Login, trust: Trust, limits: Limits) -> None:
         self._login, self._trust, self._limits = login, trust, limits
         # What a configuration says differs from host to host: no options to copy.
-        self._fast = limits.ssh_fast and login.config is None and openssh_fast.available()
+        self._fast = limits.ssh_fast and login.config is None and openssh_fast is not None
+        self._fast = self._fast and openssh_fast.available()
+        own_sessions = self._fast and openssh_fast.has_sessions()
+        self._opener = openssh_fast.open_session if own_sessions else open_session
         self._options: dict[tuple[str | None, bool], asyncssh.SSHClientConnectionOptions] = {}
         self._preparing = anyio.Lock()
         self._bastion: Slot | None = None
@@ -189,7 +196,7 @@ class AsyncsshConnector:
             if config and getattr(error, "filename", None) in config:
                 raise InvalidArgument(f"ssh_config {config[0]} can't be read: {error}") from error
             raise translate(error, target, witness.seen, timeout) from error
-        return AsyncsshTransport(connection, target, self._limits)
+        return AsyncsshTransport(connection, target, self._limits, self._opener)
 
     async def _options_for(
         self, user: str | None, at_bastion: bool
@@ -280,6 +287,8 @@ class _Witness(asyncssh.SSHClient):
         self, host: str, addr: str, port: int, key: asyncssh.SSHKey
     ) -> bool:
         """Believe a first key where the policy says so, never a changed one."""
-        self._seen.shown = f"{key.get_algorithm()} {key.get_fingerprint()}"
         line = key.export_public_key("openssh").decode().strip()
-        return not self._seen.known and self._trust.learned(self._target, line)
+        if not self._seen.known and self._trust.learned(self._target, line):
+            return True
+        self._seen.shown = f"{key.get_algorithm()} {key.get_fingerprint()}"
+        return False

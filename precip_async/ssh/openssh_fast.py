@@ -172,19 +172,7 @@ async def open_session(
     Raises:
         asyncssh.ChannelOpenError: There is no session, or it runs nothing.
     """
-    if has_sessions() and isinstance(connection, connection_class()):
-        options = connection._options
-        channel = _Channel(
-            connection,
-            connection._loop,
-            options.utf8_decode_errors,
-            None,
-            options.errors,
-            window,
-            options.max_pktsize,
-        )
-        await channel.run(session, command)
-    else:
-        await connection.create_session(
-            lambda: session, cast("str", command), encoding=None, window=window
-        )
+    options, loop = connection._options, connection._loop
+    decoding, size = options.utf8_decode_errors, options.max_pktsize
+    channel = _Channel(connection, loop, decoding, None, options.errors, window, size)
+    await channel.run(session, command)

@@ -194,43 +194,42 @@ class Packs(asyncssh.SSHClientConnection):
 
     def _recv_pkthdr(self) -> bool:
         cipher, data = self._recv_encryption, self._inpbuf
-        sealed = type(cipher) is Seal
+        tag = 0 if cipher is None else TAG
+        length = int.from_bytes(data[:4], "big")
+        end = 4 + length + tag
         if (
-            not (sealed or cipher is None)
+            not (cipher is None or type(cipher) is Seal)
+            or not BLOCK <= end <= len(data)
+            or length > self._max_recv_pktlen
             or self._decompressor is not None
             or SSHLogger._debug_level >= DUMPS
         ):
             return super()._recv_pkthdr()
-        length = int.from_bytes(data[:4], "big")
-        end = 4 + length + (TAG if sealed else 0)
-        if len(data) < max(end, BLOCK) or length > self._max_recv_pktlen or length < SHORTEST:
-            return super()._recv_pkthdr()
         plain: bytes | None = data[4:end]
         if isinstance(cipher, Seal):
             plain = cipher.open(data[:4], data[4:end])
-            if plain is None or len(plain) < SHORTEST:
-                raise asyncssh.MACError("MAC verification failed")
-            cipher.opened = plain
-        assert plain is not None
+        if plain is None or len(plain) < SHORTEST:
+            raise asyncssh.MACError("MAC verification failed")
         kind = plain[1]
         handler = self._handler_of(kind, plain)
-        if handler is None or kind not in handler._packet_handlers:
+        process = None if handler is None else handler._packet_handlers.get(kind)
+        if process is None:
+            if isinstance(cipher, Seal):
+                cipher.opened = plain
             return super()._recv_pkthdr()
-        if isinstance(cipher, Seal):
-            cipher.opened = None
         self._inpbuf = data[end:]
         packet = SSHPacket(plain[1 : -plain[0]])
         packet._idx = 1 if kind < constants.MSG_CHANNEL_FIRST else 5  # the channel is read, too
         seq = self._recv_seq
         try:
-            result = handler.process_packet(kind, seq, packet)
+            later = process(handler, kind, seq, packet)
         except PacketDecodeError as error:
             raise asyncssh.ProtocolError(str(error)) from None
-        if result is True:
+        if later is None:
             self._finish_recv_packet(kind, seq)
             return True
         self._recv_handler = lambda: False  # what follows waits for this one
-        task = self.create_task(result)  # type: ignore[arg-type]  # False is for what has no handler
+        task = self.create_task(later)
         task.add_done_callback(
             functools.partial(self._finish_recv_packet, kind, seq, is_async=True)
         )

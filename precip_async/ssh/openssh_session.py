@@ -4,33 +4,50 @@ from __future__ import annotations
 
 import contextlib
 import signal
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import anyio
 import asyncssh
 
 from precip_async.errors import AuthenticationFailed, ConnectError, ConnectionLost
-from precip_async.ssh import openssh_fast
 from precip_async.ssh.openssh_errors import SHORT_PATIENCE
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from precip_async.limits import Limits
     from precip_async.ssh.transport import Receiver, Target
 
-__all__ = ["WINDOW", "AsyncsshTransport"]
+__all__ = ["WINDOW", "AsyncsshTransport", "open_session"]
 
 LOST = "the connection was lost"
 WINDOW = 1024 * 1024  # bytes on their way in one channel: what 20 of them may hold stays small
 STDERR = asyncssh.EXTENDED_DATA_STDERR
 
 
+async def open_session(
+    connection: asyncssh.SSHClientConnection,
+    session: asyncssh.SSHClientSession[bytes],
+    command: bytes,
+    window: int,
+) -> None:
+    """Have `command` run over `connection`, and `session` told of it."""
+    await connection.create_session(
+        lambda: session, cast("str", command), encoding=None, window=window
+    )
+
+
 class AsyncsshTransport:
-    """One connection."""
+    """One connection; `opener` does what `open_session` does."""
 
     def __init__(
-        self, connection: asyncssh.SSHClientConnection, target: Target, limits: Limits
+        self,
+        connection: asyncssh.SSHClientConnection,
+        target: Target,
+        limits: Limits,
+        opener: Callable[..., Awaitable[None]] = open_session,
     ) -> None:
-        self.connection, self._limits = connection, limits
+        self.connection, self._limits, self._open = connection, limits, opener
         self._facts = {"instance_id": target.instance_id, "host": target.host}
 
     @property
@@ -43,7 +60,7 @@ class AsyncsshTransport:
         session = _Session(receiver)
         command = line.encode(errors="surrogateescape")  # bytes pass through as they are
         try:
-            await openssh_fast.open_session(self.connection, session, command, WINDOW)
+            await self._open(self.connection, session, command, WINDOW)
         except asyncssh.ChannelOpenError as error:
             if error.code != asyncssh.OPEN_REQUEST_SESSION_FAILED:  # it was never asked to run it
                 raise self._no_session(error) from error
@@ -107,9 +124,9 @@ class _Session(asyncssh.SSHClientSession[bytes]):
     def eof_received(self) -> bool:
         return True  # keep our side open: the command may still read
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes | memoryview) -> None:
         with contextlib.suppress(BrokenPipeError):  # closed() has said so, or is about to
-            self._channel.write(data)
+            self._channel.write(cast("bytes", data))  # it copies whatever has bytes
 
     def write_eof(self) -> None:
         with contextlib.suppress(BrokenPipeError):

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from precip_async.ssh.command import Order
     from precip_async.ssh.output import Budget, Listener, OutputFiles
     from precip_async.ssh.pool import Pool
+    from precip_async.ssh.source import Source
     from precip_async.ssh.transport import Target
 
 __all__ = ["PooledRemote", "Remote"]
@@ -54,8 +55,8 @@ class Remote(Protocol):
         """Run a command; see `run_command`."""
         ...
 
-    async def put(self, target: Target, order: Order, source: Path, remote: str) -> int:
-        """Copy the local `source` to `remote`; see `upload.put`."""
+    async def put(self, target: Target, order: Order, source: Source, remote: str) -> int:
+        """Copy `source` to `remote`; see `upload.put`."""
         ...
 
     async def get(
@@ -110,7 +111,7 @@ class PooledRemote:
             listener=listener,
         )
 
-    async def put(self, target: Target, order: Order, source: Path, remote: str) -> int:
+    async def put(self, target: Target, order: Order, source: Source, remote: str) -> int:
         """See `Remote.put`."""
         return await upload.put(self.pool, target, order, self._limits, source, remote)
 

@@ -64,7 +64,7 @@ class Receiver(Protocol):
 class Channel(Protocol):
     """One command's session over a connection."""
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes | memoryview) -> None:
         """Send input. It never blocks: heed `Receiver.writable`."""
 
     def write_eof(self) -> None:

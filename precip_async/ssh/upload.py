@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-import os
-import stat
 from dataclasses import replace
-from typing import TYPE_CHECKING, BinaryIO, Self, cast
-
-import anyio
-import anyio.from_thread
-import anyio.to_thread
+from typing import TYPE_CHECKING
 
 from precip_async.shell import script
 from precip_async.ssh import tree
-from precip_async.ssh.conversation import CHUNK, Conversation, send
 from precip_async.ssh.transfer import Script, finish, local_trouble
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from precip_async.limits import Limits
     from precip_async.ssh.command import Order
+    from precip_async.ssh.conversation import Conversation
     from precip_async.ssh.pool import Pool
+    from precip_async.ssh.source import Source
     from precip_async.ssh.transport import Target
 
 __all__ = ["put"]
@@ -110,9 +103,11 @@ cd -- "$d" && . "$t/COMPLETE"
 """
 ).replace("COMPLETE", tree.COMPLETE)
 
+_SCRIPTS = {False: _PUT_FILE, True: _PUT_TREE}  # by whether it is a tree
+
 
 async def put(
-    pool: Pool, target: Target, order: Order, limits: Limits, source: Path, remote: str
+    pool: Pool, target: Target, order: Order, limits: Limits, source: Source, remote: str
 ) -> int:
     """Copy the local `source`, a file or a tree, to `remote`, and return its bytes of content.
 
@@ -124,7 +119,7 @@ async def put(
         target: Where to.
         order: As whom and for how long; its command is ours.
         limits: The graces.
-        source: What.
+        source: What; this is one of its users.
         remote: Where to, there; relative to the user's home directory.
 
     Raises:
@@ -133,113 +128,15 @@ async def put(
 
     If cancelled, nothing of it is left on the instance.
     """
-    with local_trouble(target, source):
-        base, sender = await anyio.to_thread.run_sync(_sender, source, limits.small_file)
-        with sender:
-            words = (remote, base, *sender.words)
-            text = replace(order, command=script(sender.script, *words))
-            talk = Script(order.mark)
-            await finish(pool, target, text, talk, limits, sender.feed, remote)
-    return sender.size
+    size = 0
+    with local_trouble(target, source.path):
+        async with source.content() as content:
 
+            async def feed(talk: Conversation) -> None:
+                nonlocal size
+                size = await content.body.feed(talk)
 
-def _sender(source: Path, small: int) -> tuple[str, _FileSender | _TreeSender]:
-    """The name that a copy of `source` has in a directory, and who sends it. Blocks."""
-    status = source.stat()
-    name = source.name if source.name not in ("", "..") else source.resolve().name or "root"
-    if stat.S_ISDIR(status.st_mode):
-        return name, _TreeSender(source)
-    if not stat.S_ISREG(status.st_mode):  # opening a fifo would wait for who writes to it
-        raise tree.TreeError(f"{source} is neither a file nor a directory")
-    return name, _FileSender(source, small)
-
-
-class _FileSender:
-    """Feeds one file: a small one as it was read at once, else read as fast as it is taken."""
-
-    script = _PUT_FILE
-
-    def __init__(self, source: Path, small: int) -> None:
-        self._file = source.open("rb")
-        try:
-            status = os.fstat(self._file.fileno())
-            self._small: bytes | None = None
-            self.size = status.st_size
-            if self.size < small:  # also what has no size before it is read, in /proc
-                self._small = self._file.read(small)
-                self.size = len(self._small)
-        except BaseException:
-            self._file.close()
-            raise
-        mode = f"{stat.S_IMODE(status.st_mode) & 0o777:04o}"
-        self.words = (str(self.size), mode, tree.touch_time(status.st_mtime))
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self._file.close()
-
-    async def feed(self, talk: Conversation) -> None:
-        """Send it, and its end."""
-        if self._small is not None:
-            taken = await send(talk, self._small)
-        else:
-            taken = await self._feed(talk)
-        if taken and talk.channel is not None:
-            talk.channel.write_eof()
-
-    async def _feed(self, talk: Conversation) -> bool:
-        left = self.size  # exactly what was announced: the file may grow meanwhile
-        while left:
-            data = await anyio.to_thread.run_sync(self._file.read, min(left, CHUNK))
-            if not data:
-                break  # it has shrunk: the other end sees that some is missing
-            left -= len(data)
-            if not await send(talk, data):
-                return False
-        return True
-
-
-class _TreeSender:
-    """Feeds a tree, packed in a thread as fast as it is taken."""
-
-    script = _PUT_TREE
-    words = ()
-
-    def __init__(self, source: Path) -> None:
-        self._source, self.size = source, 0
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        """There is nothing to close."""
-
-    async def feed(self, talk: Conversation) -> None:
-        """Send it, and its end."""
-        writer = cast("BinaryIO", _ToLoop(talk))
-        # A thread of its own: a slow instance would keep one that all share.
-        own = anyio.CapacityLimiter(1)
-        try:
-            self.size = await anyio.to_thread.run_sync(tree.pack, self._source, writer, limiter=own)
-        except _Stopped:
-            return
-        if talk.channel is not None:
-            talk.channel.write_eof()
-
-
-class _Stopped(Exception):
-    """Nobody takes the rest."""
-
-
-class _ToLoop:
-    """A file for a thread to write to, whose content a conversation sends."""
-
-    def __init__(self, talk: Conversation) -> None:
-        self._talk = talk
-
-    def write(self, data: bytes) -> int:
-        if not anyio.from_thread.run(send, self._talk, data):
-            raise _Stopped
-        return len(data)
+            words = (remote, content.name, *content.words)
+            text = replace(order, command=script(_SCRIPTS[content.is_tree], *words))
+            await finish(pool, target, text, Script(order.mark), limits, feed, remote)
+    return size

@@ -182,6 +182,32 @@ def test_nobody_can_claim_a_directory_that_is_being_removed(
     os.close(lock)
 
 
+def test_a_directory_is_removed_while_another_removes_it_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The guard of a dead warden's machines clears them at the same time, without the lock."""
+    state = State(tmp_path, "hello")
+    lock = state.claim(create=True)
+    assert lock is not None
+    for name in ("i-1", "i-2"):
+        (state.path / "machines" / name).mkdir(parents=True)
+    real_rmdir, beaten = os.rmdir, list[str]()
+
+    def rmdir_too_late(path: str, **given: Any) -> None:
+        real_rmdir(path, **given)
+        if not beaten:
+            beaten.append(path)
+            raise FileNotFoundError(path)
+
+    monkeypatch.setattr(os, "rmdir", rmdir_too_late)
+    state.remove()
+    monkeypatch.undo()
+
+    assert len(beaten) == 1
+    assert not state.path.exists()
+    os.close(lock)
+
+
 async def test_claiming_waits_for_one_that_is_about_to_end(held: State, tmp_path: Path) -> None:
     """With patience a held directory is waited for; without success, there is no lock."""
     assert await claim(State(tmp_path, "hello"), patience=0.2) is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 from ipaddress import IPv4Address, IPv4Network
 
@@ -135,8 +136,15 @@ async def test_the_hosts_own_addresses_and_routes_are_seen() -> None:
     assert all(network.prefixlen for _, network in routes)
 
 
+@pytest.fixture(params=["iptables", "nft"])
+def tool(request: pytest.FixtureRequest) -> str:
+    """Each of the tools that are here."""
+    if shutil.which(request.param) is None:
+        pytest.skip(f"{request.param} is not installed")
+    return str(request.param)
+
+
 @pytest.mark.root
-@pytest.mark.parametrize("tool", ["iptables", "nft"])
 class TestWayOut:
     """`Outbound`, with either tool, in a network of its own."""
 

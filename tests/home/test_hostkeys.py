@@ -14,11 +14,13 @@ import pytest
 
 from precip_async.errors import HomeError, InvalidArgument
 from precip_async.home import hostkeys
+from precip_async.home.files import locked
 from precip_async.home.hostkeys import HostKeys, KnownHosts, read_known_hosts
 from tests.home.companions import together
 from tests.home.test_directory import mend
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from precip_async.home.directory import Home
@@ -66,6 +68,29 @@ def test_the_first_pin_stays(home: Home, pinned: HostKeys) -> None:
 
     assert HostKeys(home).pin("host:22", [B]) == (A,)
     assert pinned.get("host:22") == (A,)
+
+
+def test_many_are_pinned_at_once(
+    home: Home, pinned: HostKeys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A fleet's keys take one writing; what was pinned before stays; of nonsense none is pinned."""
+    HostKeys(home).pin("i-2", [B])
+    locks: list[Path] = []
+
+    def counted(path: Path) -> AbstractContextManager[None]:
+        locks.append(path)
+        return locked(path)
+
+    monkeypatch.setattr(hostkeys, "locked", counted)
+
+    now = pinned.pin_all({f"i-{number}": [A] for number in range(1, 51)})
+
+    assert now == {f"i-{number}": (B if number == 2 else A,) for number in range(1, 51)}
+    assert len(locks) == 1
+    assert HostKeys(home).get("i-50") == (A,)
+    with pytest.raises(InvalidArgument, match="no host key"):
+        pinned.pin_all({"i-51": [A], "i-52": []})
+    assert pinned.get("i-51") == ()
 
 
 def test_a_forgotten_key_can_be_pinned_anew(home: Home, pinned: HostKeys) -> None:

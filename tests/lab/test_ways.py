@@ -14,7 +14,7 @@ from botocore.parsers import ResponseParserError
 
 from precip_async.lab.scenario import Scenario
 from tests.clouds.local_machines import PUBLIC
-from tests.lab.clients import client_of, code_of, post, states, until_lab
+from tests.lab.clients import client_of, code_of, lab_and_client, post, states, until_lab
 from tests.lab.columns import column_of, columns, opened_in
 
 if TYPE_CHECKING:
@@ -622,3 +622,30 @@ async def test_only_instances_have_tags_with_nova(tmp_path: Path) -> None:
         assert sorted(await states(client, Filters=by_tag)) == ids[:1]
         by_image = [{"Name": "image-id", "Values": ["nobody"]}]
         assert sorted(await states(client, Filters=by_image)) == sorted(ids)
+
+
+@pytest.mark.parametrize(
+    ("name", "code"),
+    [
+        ("nova-essex", "UnknownError"),  # §2 "Authorize", at the end
+        ("nova-havana", "InvalidGroup"),
+        ("ec2-api", "DependencyViolation"),  # §3 "Security groups"
+        ("eucalyptus-4", "InvalidGroup.InUse"),  # §4 "Errors": "InUse (classic)"
+    ],
+)
+async def test_a_group_that_is_in_use_stays(tmp_path: Path, name: str, code: str) -> None:
+    """Each cloud has its own word for it."""
+    async with opened_in(column_of(name), tmp_path) as (_, client, launch):
+        await client.run_instances(MinCount=1, MaxCount=1, **launch)
+
+        assert await code_of(client.delete_security_group(GroupName="open")) == code
+
+
+async def test_the_oldest_cloud_has_trouble_with_no_500(tmp_path: Path) -> None:
+    """§2 "Errors": its own trouble is a 400 like all else, and says that it is unknown."""
+    scenario = Scenario(visible=0, errors=True)
+    async with lab_and_client(
+        tmp_path, scenario, dialect="nova-essex", signing={"signature": "v2"}
+    ) as (lab, client):
+        assert await code_of(client.describe_instances()) == "UnknownError"
+        assert [(call.status, call.code) for call in lab.calls] == [(400, "broken")]

@@ -57,7 +57,7 @@ class FakeTransport:
 class FakeChannel:
     """A channel in memory."""
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes | memoryview) -> None:
         """See `Channel.write`."""
 
     def write_eof(self) -> None:

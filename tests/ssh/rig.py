@@ -18,6 +18,7 @@ from precip_async.ssh.command import Order
 from precip_async.ssh.openssh import AsyncsshConnector, Login
 from precip_async.ssh.output import Budget, OutputFiles, run_command
 from precip_async.ssh.pool import Pool
+from precip_async.ssh.source import Source
 from precip_async.ssh.transport import Target
 from tests import processes
 
@@ -203,6 +204,18 @@ class Rig:
         **settings: Any,
     ) -> int:
         """Copy to the server."""
+        with Source(source, self.limits) as alone:
+            return await self.send(alone, remote, target=target, **settings)
+
+    async def send(
+        self,
+        source: Source,
+        remote: str | os.PathLike[str],
+        *,
+        target: Target | None = None,
+        **settings: Any,
+    ) -> int:
+        """Copy to the server what perhaps goes to others too."""
         return await upload.put(
             self.pool,
             target or self.target,

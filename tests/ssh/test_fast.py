@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import subprocess
+import sys
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -23,6 +25,7 @@ from precip_async.ssh.openssh_fast_login import begun
 from precip_async.ssh.openssh_fast_packets import Seal
 from tests.peers import ChoppyProxy
 from tests.servers import OpenSSHServer, make_key
+from tests.sources import ROOT
 from tests.ssh.rig import Pins, Rig
 
 if TYPE_CHECKING:
@@ -94,6 +97,42 @@ async def test_nothing_private_is_needed(
         kind = type(await connection_of(rig))
 
     assert (kind is asyncssh.SSHClientConnection) == (known == "DIALLING")
+
+
+def test_an_asyncssh_whose_modules_have_moved_will_do(
+    server: OpenSSHServer, tmp_path: Path
+) -> None:
+    """What can't even be imported is done without."""
+    program = """
+import sys, anyio, asyncssh.kex
+from pathlib import Path
+del asyncssh.kex.get_kex
+from precip_async.ssh import openssh
+from tests.ssh.rig import Rig
+from tests.servers import OpenSSHServer
+
+class Server:
+    host, user = "127.0.0.1", sys.argv[1]
+    port, client_key_path, host_public_key = int(sys.argv[2]), Path(sys.argv[3]), sys.argv[4]
+
+async def main():
+    assert openssh.openssh_fast is None
+    async with Rig(Server, Path(sys.argv[5]), fast=True) as rig:
+        sys.stdout.write(await rig.out("echo in"))
+
+anyio.run(main)
+"""
+    facts = (server.user, server.port, server.client_key_path, server.host_public_key, tmp_path)
+    ran = subprocess.run(
+        [sys.executable, "-c", program, *map(str, facts)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert (ran.returncode, ran.stdout) == (0, "in"), ran.stderr
 
 
 async def test_a_limit_switches_it_off(server: OpenSSHServer, tmp_path: Path) -> None:
@@ -331,7 +370,9 @@ async def test_a_login_takes_three_round_trips(tmp_path: Path, kind: KeyType, fa
     ):
         await connection_of(rig)
 
-    assert turns.turns <= 3 if fast else turns.turns >= 5
+    # what an RSA key waits to hear comes with the new keys, and on a busy machine just after them
+    most = 4 if kind == "rsa" else 3
+    assert turns.turns <= most if fast else turns.turns >= 5
 
 
 @both_paths

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import subprocess
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -18,10 +17,10 @@ from tests.peers import ChoppyProxy
 from tests.polling import eventually
 from tests.servers import OpenSSHServer
 from tests.ssh.rig import Rig
-from tests.ssh.trees import names
+from tests.ssh.trees import names, small_disk
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator
     from pathlib import Path
 
 pytestmark = pytest.mark.sshd
@@ -99,18 +98,6 @@ async def losing(move: Move, rig: Rig) -> None:
     """Do `move`, which is to lose its connection."""
     with anyio.fail_after(20), pytest.raises(ConnectionLost):
         await move.go(rig)
-
-
-@contextlib.contextmanager
-def small_disk(place: Path, size: str) -> Iterator[None]:
-    """A file system of `size` at `place`."""
-    subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={size}", "small", place], check=True, timeout=30
-    )
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", place], check=True, timeout=30)
 
 
 @ways

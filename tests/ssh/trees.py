@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
+import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["facts", "free", "names", "plant"]
+__all__ = ["facts", "free", "names", "plant", "small_disk"]
 
 # Kind, mode, time and content of each path; what a link has none of is None.
 Facts = dict[str, tuple[int, int | None, int | None, bytes | None]]
@@ -82,3 +84,15 @@ def free(root: Path) -> None:
         for path in (Path(folder, name) for name in folders):
             if not path.is_symlink():
                 path.chmod(0o700)
+
+
+@contextlib.contextmanager
+def small_disk(place: Path, size: str) -> Iterator[None]:
+    """A file system of `size` at `place`."""
+    subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={size}", "small", place], check=True, timeout=30
+    )
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", place], check=True, timeout=30)
