@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from precip_async.launch import Launcher, Plan
     from precip_async.limits import Limits
     from precip_async.reach import Reach
-    from precip_async.ssh.pool import Pool
+    from precip_async.ssh.remote import Remote
 
 __all__ = ["Boot"]
 
@@ -64,12 +64,12 @@ class Boot:
         self,
         cloud: Cloud,
         launcher: Launcher,
-        pool: Pool,
+        remote: Remote,
         reach: Reach,
         limits: Limits,
         announce: Announcer,
     ) -> None:
-        self._cloud, self._launcher, self._pool, self._reach = cloud, launcher, pool, reach
+        self._cloud, self._launcher, self._remote, self._reach = cloud, launcher, remote, reach
         self._limits, self._announce = limits, announce
         # What a probe leaves behind is harmless: ending it must not hold up what has no time left.
         self._brief = replace(
@@ -239,13 +239,12 @@ class Boot:
         """Try once to reach `instance`; take down why it can't be, or what it is still at."""
         target, found = self._reach.probed(instance), Findings()
         try:
-            async with self._pool.lease(target, timeout=self._limits.probe_timeout):
-                pass
+            await self._remote.reach(target, self._limits.probe_timeout)
             if self._cloud.traits.ends_machines:
                 if instance.state in ("pending", "running", "addressed"):
                     instance.state = "reachable"
                     self._announce_state(instance)
-                found = await probe(self._pool, target, self._brief, cloud_init=plan.cloud_init)
+                found = await probe(self._remote, target, self._brief, cloud_init=plan.cloud_init)
         except RemoteError as error:
             self._diagnose(instance, *self._explained(error))
             return error

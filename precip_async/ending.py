@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from precip_async.events import Announcer
     from precip_async.limits import Limits
     from precip_async.reach import Reach
-    from precip_async.ssh.pool import Pool
+    from precip_async.ssh.remote import Remote
 
 __all__ = ["Books", "Ender", "not_ended"]
 
@@ -59,12 +59,12 @@ class Ender:
         self,
         cloud: Cloud,
         books: Books,
-        pool: Pool,
+        remote: Remote,
         reach: Reach,
         limits: Limits,
         announce: Announcer,
     ) -> None:
-        self._cloud, self._books, self._pool, self._reach = cloud, books, pool, reach
+        self._cloud, self._books, self._remote, self._reach = cloud, books, remote, reach
         self._limits, self._announce = limits, announce
 
     async def end(
@@ -91,7 +91,7 @@ class Ender:
         with anyio.move_on_after(limit):
             async with task_group() as tasks:
                 for one in ids:
-                    tasks.start_soon(self._pool.forget, one)
+                    tasks.start_soon(self._remote.forget, one)
                 await self._until_ended(problems, ended, interval)
         return problems
 

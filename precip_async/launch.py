@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from precip_async.events import Announcer
     from precip_async.limits import Limits
     from precip_async.reach import Reach
-    from precip_async.ssh.pool import Pool
+    from precip_async.ssh.remote import Remote
 
 __all__ = ["Launcher", "Plan"]
 
@@ -80,7 +80,7 @@ class Launcher:
         self,
         cloud: Cloud,
         books: Books,
-        pool: Pool,
+        remote: Remote,
         reach: Reach,
         limits: Limits,
         announce: Announcer,
@@ -90,7 +90,7 @@ class Launcher:
         self.closed = False
         self._cloud, self._books, self._reach = cloud, books, reach
         self._limits, self._announce = limits, announce
-        self._ender = Ender(cloud, books, pool, reach, limits, announce)
+        self._ender = Ender(cloud, books, remote, reach, limits, announce)
         self._launched = self._in_flight = 0
         self._landed = anyio.Event()
         self._lost: dict[str, Plan] = {}  # by token: launches of which nobody knows the outcome

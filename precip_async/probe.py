@@ -14,18 +14,16 @@ from typing import TYPE_CHECKING, Any, Final
 from precip_async.clouds.base import CLOUD_INIT_STATE
 from precip_async.errors import AuthenticationFailed, RemoteError, shortened
 from precip_async.shell import script
-from precip_async.ssh.command import Conversation, Order, converse
+from precip_async.ssh.command import Order
 
 if TYPE_CHECKING:
-    from precip_async.events import Stream
     from precip_async.limits import Limits
-    from precip_async.ssh.pool import Pool
+    from precip_async.ssh.remote import Remote
     from precip_async.ssh.transport import Target
 
 __all__ = ["Findings", "probe"]
 
 BUSY: Final = 75  # the exit code of `_LOOK` when cloud-init is still at it: sysexits' "try again"
-MOST: Final = 64 * 1024  # bytes of what cloud-init has written down that are read
 SHOWN: Final = 200  # characters of an error that are shown
 
 # On one line and without an exclamation mark, so that csh can hand it on. Everybody may read these
@@ -56,11 +54,11 @@ class Findings:
     error: str = ""
 
 
-async def probe(pool: Pool, target: Target, limits: Limits, *, cloud_init: bool) -> Findings:
+async def probe(remote: Remote, target: Target, limits: Limits, *, cloud_init: bool) -> Findings:
     """See that commands run at `target`, within ``limits.probe_timeout`` seconds.
 
     Args:
-        pool: Whose connection is used.
+        remote: Who runs it.
         target: Where.
         limits: The graces with which a command is ended that does not end by itself.
         cloud_init: Whether to look for cloud-init as well.
@@ -71,38 +69,24 @@ async def probe(pool: Pool, target: Target, limits: Limits, *, cloud_init: bool)
     timeout = limits.probe_timeout
     command = script(_LOOK) if cloud_init else "true"
     order = Order(command=command, user=target.user or "", timeout=timeout)
-    talk = _Talk(order.mark)
-    left = await converse(pool, target, order, talk, limits, None)
+    answer = await remote.ask(target, order, limits)
     problem = ""
-    if left is not None and talk.group is None and talk.noise:
+    if answer.exit_code is None and not answer.begun and answer.noise:
         # Stock images say why root may not log in, and keep the line for a while after that.
         raise AuthenticationFailed(
             instance_id=target.instance_id,
             host=target.host,
-            problem=f"the login as {target.user} runs no commands: {talk.noise}",
+            problem=f"the login as {target.user} runs no commands: {answer.noise}",
         )
-    if left is not None:
+    if answer.exit_code is None:
         problem = f"the login works, and a command does not end within {timeout:g} s"
-    elif talk.exit_code == BUSY and cloud_init:
-        return Findings(busy=True, stage=_stage(talk.said))
-    elif talk.exit_code:
-        problem = f"the login works, and a command that does nothing exits with {talk.exit_code}"
+    elif answer.exit_code == BUSY and cloud_init:
+        return Findings(busy=True, stage=_stage(answer.said))
+    elif answer.exit_code:
+        problem = f"the login works, and a command that does nothing exits with {answer.exit_code}"
     if problem:
         raise RemoteError(instance_id=target.instance_id, host=target.host, problem=problem)
-    return Findings(error=_first_error(talk.said))
-
-
-class _Talk(Conversation):
-    """Keeps what the command says, which is little."""
-
-    def __init__(self, mark: str) -> None:
-        super().__init__(mark)
-        self.said = b""
-
-    def output(self, stream: Stream, data: bytes) -> None:
-        """Keep it."""
-        if stream == "stdout" and len(self.said) < MOST:
-            self.said += data
+    return Findings(error=_first_error(answer.said))
 
 
 def _stage(said: bytes) -> str:

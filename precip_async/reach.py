@@ -13,6 +13,7 @@ from precip_async.home.hostkeys import HostKeys, read_known_hosts
 from precip_async.home.keys import ed25519_key, rsa_key
 from precip_async.settings import checked_user
 from precip_async.ssh.pool import Pool
+from precip_async.ssh.remote import PooledRemote
 from precip_async.ssh.transport import Target
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from precip_async.home.directory import Home
     from precip_async.home.hostkeys import KnownHosts
     from precip_async.settings import AnyPath, Settings
+    from precip_async.ssh.remote import Remote
     from precip_async.ssh.transport import Connector
 
 __all__ = ["Reach"]
@@ -44,8 +46,8 @@ class Reach:
         self._new: dict[str, str] = {}
         self._file: AnyPath = ""
 
-    async def open(self, home: Home) -> tuple[str, Pool]:
-        """Read the keys; return our public key and the pool.
+    async def open(self, home: Home) -> tuple[str, Remote]:
+        """Read the keys; return our public key, and who works on instances.
 
         Raises:
             HomeError: The home's keys can't be used.
@@ -55,7 +57,8 @@ class Reach:
         self._file = self._settings.known_hosts or home.path / "host_keys"
         public_key, connector = await anyio.to_thread.run_sync(self._prepare, home)
         limits = self._settings.limits
-        return public_key, Pool(connector, limits, bastion=self._settings.bastion is not None)
+        pool = Pool(connector, limits, bastion=self._settings.bastion is not None)
+        return public_key, PooledRemote(pool, limits)
 
     def _prepare(self, home: Home) -> tuple[str, Connector]:
         # in a thread: importing asyncssh and parsing keys take some tenths of a second

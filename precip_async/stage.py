@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from precip_async.settings import Settings
-    from precip_async.ssh.pool import Pool
+    from precip_async.ssh.remote import Remote
 
 __all__ = ["Stage"]
 
@@ -37,7 +37,7 @@ class Stage:
     put_jobs, get_jobs = put_jobs, get_jobs
 
     cloud: Cloud
-    pool: Pool
+    remote: Remote
     reach: Reach
     launcher: Launcher
     boot: Boot
@@ -75,9 +75,9 @@ class Stage:
         self.output = (await in_thread(home.runtime, "output")) / self.name
         self.cloud = cloud if isinstance(cloud, Cloud) else await in_thread(cloud, home)
         self.reach = Reach(settings, self.cloud.traits)
-        undo.push_async_callback(self._close_cloud)  # after the pool: no connects to what is gone
-        public_key, self.pool = await self.reach.open(home)
-        undo.push_async_callback(self.pool.aclose)
+        undo.push_async_callback(self._close_cloud)  # after the remote: no connects to what is gone
+        public_key, self.remote = await self.reach.open(home)
+        undo.push_async_callback(self.remote.aclose)
         await self.cloud.prepare(
             Access(
                 experiment=self.name,
@@ -86,7 +86,7 @@ class Stage:
                 keep=settings.keep,
             )
         )
-        shared = (self.pool, self.reach, limits, self.announce)
+        shared = (self.remote, self.reach, limits, self.announce)
         self.launcher = Launcher(self.cloud, self._books, *shared)
         self.boot = Boot(self.cloud, self.launcher, *shared)
         await self._settle()

@@ -28,9 +28,8 @@ from precip_async.events import (
     TransferStarted,
 )
 from precip_async.shell import MARK, join
-from precip_async.ssh import download, upload
 from precip_async.ssh.command import Order
-from precip_async.ssh.output import Budget, OutputFiles, run_command
+from precip_async.ssh.output import Budget, OutputFiles
 from precip_async.ssh.source import Source
 
 if TYPE_CHECKING:
@@ -110,7 +109,7 @@ class _Command:
 
         Raises:
             CommandFailed: Its exit code is not 0, and that is to be an error.
-            RemoteError: See `run_command`.
+            RemoteError: See `Remote.run`.
         """
         stage, instance, order = self.stage, self.instance, self.order
         facts: dict[str, Any] = {"experiment": stage.name, "instance_id": instance.id}
@@ -118,11 +117,9 @@ class _Command:
             stage.announce(CommandStarted(**facts, command=self.command, user=order.user))
         exit_code, began = None, time.monotonic()
         try:
-            result = await run_command(
-                stage.pool,
+            result = await stage.remote.run(
                 self.target,
                 order,
-                stage.settings.limits,
                 index=instance.index,
                 budget=self.budget,
                 files=self.files,
@@ -237,13 +234,13 @@ async def script_jobs(
 
 
 async def _run_script(run: _Command, source: Source, remote: str) -> CommandResult:
-    stage, limits = run.stage, run.stage.settings.limits
+    stage = run.stage
     bare = replace(run.order, env={}, cwd=None)
     there = True
     try:
         copy = replace(bare, mark=f"{bare.mark}c")
         try:
-            await upload.put(stage.pool, run.target, copy, limits, source, remote)
+            await stage.remote.put(run.target, copy, source, remote)
         except ConnectError:
             there = False
             raise
@@ -260,11 +257,9 @@ async def _remove(run: _Command, order: Order, remote: str) -> None:
     trouble = f"not in {limits.close_grace:g} s"
     with anyio.move_on_after(limits.close_grace, shield=True):
         try:
-            removed = await run_command(
-                stage.pool,
+            removed = await stage.remote.run(
                 run.target,
                 order,
-                limits,
                 index=0,
                 budget=Budget(limits.output_limit),
                 files=OutputFiles(stage.output_stem("unseen"), always=False),
@@ -338,7 +333,7 @@ async def _put(stage: Stage, instance: Instance, how: How, source: Source, remot
     }
     stage.announce(TransferStarted(**facts))
     began = time.monotonic()
-    size = await upload.put(stage.pool, target, order, stage.settings.limits, source, remote)
+    size = await stage.remote.put(target, order, source, remote)
     duration = time.monotonic() - began
     stage.announce(TransferEnded(**facts, size=size, duration=duration))
 
@@ -371,9 +366,7 @@ async def _get(
     there = f"{instance.id}:{remote}"
     stage.announce(TransferStarted(**facts, source=there, target=local))
     began = time.monotonic()
-    path, size = await download.get(
-        stage.pool, target, order, stage.settings.limits, remote, local, suffix
-    )
+    path, size = await stage.remote.get(target, order, remote, local, suffix)
     duration = time.monotonic() - began
     stage.announce(
         TransferEnded(**facts, source=there, target=str(path), size=size, duration=duration)

@@ -23,6 +23,7 @@ from precip_async.limits import Limits
 from precip_async.reach import Reach
 from precip_async.settings import Settings
 from precip_async.ssh.pool import Pool
+from precip_async.ssh.remote import PooledRemote
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
@@ -252,7 +253,7 @@ class Bench:
         announce = Announcer("bench", [self.events.append])
         self.pool = Pool(connector, limits)
         self.reach = Reach(settings, cloud.traits)
-        shared = (self.pool, self.reach, limits, announce)
+        shared = (PooledRemote(self.pool, limits), self.reach, limits, announce)
         self.launcher = Launcher(cloud, Books(journal), *shared)
         self.boot = Boot(cloud, self.launcher, *shared)
 

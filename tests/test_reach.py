@@ -154,8 +154,8 @@ def test_the_alias_is_what_a_host_key_belongs_to() -> None:
 async def opened(path: Path, traits: Traits = HOSTS, **settings: Any) -> tuple[Reach, Instance]:
     """A way whose home is at `path`."""
     reach, instance = reached(traits, **settings)
-    _, pool = await reach.open(await anyio.to_thread.run_sync(Home.open, path))
-    await pool.aclose()
+    _, remote = await reach.open(await anyio.to_thread.run_sync(Home.open, path))
+    await remote.aclose()
     return reach, instance
 
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from precip_async.ssh.pool import Pool
     from precip_async.ssh.transport import Target
 
-__all__ = ["Budget", "OutputFiles", "run_command"]
+__all__ = ["Budget", "Listener", "OutputFiles", "run_command"]
 
 Listener = Callable[["Stream", str], object]
 
