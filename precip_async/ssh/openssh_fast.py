@@ -15,8 +15,9 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import dis
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import anyio
 import asyncssh
@@ -27,17 +28,18 @@ from precip_async.ssh.openssh_fast_login import LOGIN_PARTS
 from precip_async.ssh.openssh_fast_packets import PACKET_PARTS
 from precip_async.ssh.openssh_parts import as_known
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
 __all__ = ["PARTS", "available", "connect", "connection_class", "has_sessions", "open_session"]
 
+_NONE: Any = frozenset()
 CLOSING = 1.0  # seconds for what is left of an attempt that was given up
 PARTS = (*PACKET_PARTS, *LOGIN_PARTS)
 DIALLING = {
     "connection.connect": "4f2892cb",
     "connection._connect": "1e4afdce",
+    "connection.SSHConnection.__init__": "8b762a5b",
     "connection.SSHClientConnection.__init__": "fbeeae78",
+    "connection.SSHConnection._match_known_hosts": "bf0f533b",
+    "connection.SSHClientConnection._connection_made": "7d51477e",
 }
 SESSION = {
     "connection.SSHClientConnection.create_session": "146cd64d",
@@ -74,12 +76,60 @@ def connection_class() -> type[asyncssh.SSHClientConnection]:
             handlers[kind] = getattr(part, name)
     return cast(
         "type[asyncssh.SSHClientConnection]",
-        type(
-            "FastConnection",
-            (*fitting, asyncssh.SSHClientConnection),
-            {"_packet_handlers": handlers},
-        ),
+        type("FastConnection", (*fitting, Dialled), {"_packet_handlers": handlers}),
     )
+
+
+class Dialled(asyncssh.SSHClientConnection):
+    """A connection that shares its options with others, and is given what is its own.
+
+    Its attributes have slots: asyncssh's are so many that the interpreter would keep a dictionary
+    of 3 KB for each connection, in which everything is looked up.
+    """
+
+    __slots__ = tuple(
+        {
+            step.argval
+            for kind in (asyncssh.connection.SSHConnection, asyncssh.SSHClientConnection)
+            for step in dis.get_instructions(kind.__init__)
+            if step.opname == "STORE_ATTR"
+        }
+    )
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        options: asyncssh.SSHClientConnectionOptions,
+        host: str,
+        port: int,
+        client: asyncssh.SSHClient,
+        host_keys: frozenset[asyncssh.SSHKey],
+        host_key_algorithms: list[bytes],
+    ) -> None:
+        super().__init__(loop, options, wait="auth")
+        self._host, self._port, self._waiter = host, port, loop.create_future()
+        self._protocol_factory = lambda: client
+        self._trusted_host_keys = cast("set[asyncssh.SSHKey]", host_keys)
+        self._trusted_ca_keys = self._revoked_host_keys = self._x509_revoked_certs = _NONE
+        self._server_host_key_algs = host_key_algorithms
+        # a pair of several kinds of signature remembers the one that its server takes
+        self._client_keys = [
+            pair if len(pair.sig_algorithms) == 1 and not pair.use_executor else copy.copy(pair)
+            for pair in self._client_keys
+        ]
+
+    def _connection_made(self) -> None:
+        """Nothing is looked up: see `connect`, which gives host keys and nothing else."""
+
+
+def shared(
+    options: asyncssh.SSHClientConnectionOptions,
+) -> asyncssh.SSHClientConnectionOptions:
+    """Make `options` such that `connect` can use them for any number of connections."""
+    options.waiter = None
+    options.login_timeout = 0  # no timer: who calls us has a deadline
+    options.agent_path = options.agent_path or None  # asyncssh would ask the agent at ""
+    return options
 
 
 async def connect(
@@ -88,14 +138,14 @@ async def connect(
     port: int | None,
     *,
     client: asyncssh.SSHClient,
-    host_keys: Sequence[asyncssh.SSHKey],
-    host_key_algorithms: Sequence[str],
+    host_keys: frozenset[asyncssh.SSHKey],
+    host_key_algorithms: list[bytes],
     tunnel: asyncssh.SSHClientConnection | None,
 ) -> asyncssh.SSHClientConnection:
-    """As `asyncssh.connect`, with options that are copied and not made anew each time.
+    """As `asyncssh.connect`, with options that are made once for all connections.
 
     Args:
-        options: Without a configuration file.
+        options: Without a configuration file; see `shared`.
         host: An address or a name.
         port: Of its SSH server; ``None``: 22.
         client: Is told what happens.
@@ -106,37 +156,20 @@ async def connect(
     If cancelled, nothing of it is left.
     """
     loop = asyncio.get_running_loop()
-    own = copy.copy(options)
-    own.host = own.orig_host = host
-    own.port = options.port if port is None else port
-    own.known_hosts = cast("Any", (host_keys, [], []))
-    own.server_host_key_algs = host_key_algorithms
-    own.protocol_factory = lambda: client
-    own.waiter = loop.create_future()
-    own.login_timeout = 0  # no timer: who calls us has a deadline
-    own.agent_path = options.agent_path or None  # asyncssh would ask the agent at ""
-    # a pair remembers the signature that its server takes
-    own.client_keys = [copy.copy(pair) for pair in options.client_keys or ()]
-    kind = connection_class()
-
-    def factory() -> Any:
-        return kind(loop, own, wait="auth")
-
+    port = options.port if port is None else port
+    connection = cast("Any", connection_class())(
+        loop, options, host, port, client, host_keys, host_key_algorithms
+    )
+    waiter = connection._waiter
+    await (tunnel or loop).create_connection(lambda: connection, host, port)
     try:
-        _, made = await (tunnel or loop).create_connection(factory, host, own.port)
-    except BaseException:
-        own.waiter.cancel()
-        raise
-    connection = cast("asyncssh.SSHClientConnection", made)
-    connection.set_extra_info(host=host, port=own.port)
-    try:
-        await own.waiter
+        await waiter
     except BaseException:
         connection.abort()
         with anyio.move_on_after(CLOSING, shield=True):
             await connection.wait_closed()
         raise
-    return connection
+    return cast("asyncssh.SSHClientConnection", connection)
 
 
 class _Channel(SSHClientChannel[bytes]):

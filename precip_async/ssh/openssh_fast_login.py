@@ -8,8 +8,9 @@ from __future__ import annotations
 import os
 import time
 import types
+from collections import OrderedDict
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import asyncssh
 from asyncssh import constants
@@ -19,7 +20,7 @@ from asyncssh.packet import Boolean, NameList, String
 from asyncssh.public_key import SSHLocalKeyPair
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
+    from collections.abc import Awaitable, Callable, Coroutine, Generator
 
     from asyncssh.packet import SSHPacket
 
@@ -28,23 +29,16 @@ __all__ = ["LOGIN_PARTS", "Agrees", "Greets", "Recognises", "Signs", "Spares", "
 COOKIE = 17  # bytes: the type and the cookie, which a proposal begins with
 AGREEMENTS = 64  # kinds of server that are remembered
 PUBLICKEY, NONE = b"publickey", b"none"
+NOBODY = asyncssh.SSHClient()
 
 
 class Recognises(asyncssh.SSHClientConnection):
-    """A host key that is known is compared, not parsed; nothing is looked up to know it."""
+    """A host key that is known is compared, not parsed."""
 
     RELIES_ON: ClassVar[dict[str, str]] = {
-        "connection.SSHConnection._match_known_hosts": "bf0f533b",
         "connection.SSHConnection._validate_host_key": "c241f6dc",
-        "connection.SSHClientConnection._connection_made": "7d51477e",
         "connection.SSHClientConnection.validate_server_host_key": "d9492e42",
     }
-
-    def _connection_made(self) -> None:
-        # see `connect`, which gives keys and nothing else
-        keys, *_ = cast("tuple[Sequence[asyncssh.SSHKey], ...]", self._options.known_hosts)
-        self._trusted_host_keys, self._trusted_ca_keys = set(keys), set()
-        self._server_host_key_algs = _encoded(tuple(self._options.server_host_key_algs))
 
     def validate_server_host_key(self, key_data: bytes) -> asyncssh.SSHKey:
         for key in self._trusted_host_keys or ():
@@ -52,11 +46,6 @@ class Recognises(asyncssh.SSHClientConnection):
                 self._server_host_key = key
                 return key
         return super().validate_server_host_key(key_data)
-
-
-@lru_cache(maxsize=AGREEMENTS)
-def _encoded(names: tuple[str, ...]) -> list[bytes]:
-    return [name.encode() for name in names]
 
 
 class Greets(asyncssh.SSHClientConnection):
@@ -132,7 +121,8 @@ class Agrees(asyncssh.SSHClientConnection):
         first = first and self._kex is None and self._gss is None
         if first and (agreed := self._agreements.get(proposals)):
             algorithm, facts = agreed
-            vars(self).update(facts)
+            for name, fact in facts.items():
+                setattr(self, name, fact)
             self._server_kexinit, self._kexinit_sent = theirs, False
             self._kex = get_kex(self, algorithm)
             return begun(self._kex.start())
@@ -209,6 +199,7 @@ class Signs(asyncssh.SSHClientConnection):
         "connection.SSHClientConnection._choose_signature_alg": "6b628bcb",
     }
     HANDLES: ClassVar[dict[int, str]] = {constants.MSG_EXT_INFO: "_process_ext_info"}
+    _told: ClassVar[dict[bytes, set[bytes]]] = {}  # what extensions say of signatures
     _asked_for_none = False
     _ahead = False  # whether the request was sent before the service was granted
 
@@ -224,7 +215,15 @@ class Signs(asyncssh.SSHClientConnection):
         self._sign_ahead()
 
     def _process_ext_info(self, pkttype: int, pktid: int, packet: SSHPacket) -> None:
-        super()._process_ext_info(pkttype, pktid, packet)
+        said = packet.get_full_payload()
+        known = self._told.get(said)
+        if known is not None and self._can_recv_ext_info:
+            self._server_sig_algs = known
+        else:
+            super()._process_ext_info(pkttype, pktid, packet)
+            if len(self._told) >= AGREEMENTS:
+                self._told.clear()
+            self._told[said] = self._server_sig_algs
         self._sign_ahead()
 
     def _sign_ahead(self) -> None:
@@ -293,4 +292,31 @@ class Spares(asyncssh.SSHClientConnection):
             super()._process_hostkeys_00_at_openssh_dot_com_global_request(packet)
 
 
-LOGIN_PARTS = (Recognises, Greets, Agrees, Signs, Spares)
+class Sheds(asyncssh.SSHClientConnection):
+    """What only the login needs is let go of after it: most connections are idle most of the time.
+
+    From then on the host has that key which it has shown; nobody is asked about another.
+    """
+
+    RELIES_ON: ClassVar[dict[str, str]] = {
+        "connection.SSHConnection._cleanup": "e92b0187",
+        "connection.SSHConnection._process_kexinit": "8d751b89",
+        "connection.SSHConnection._process_userauth_success": "35cb8cd6",
+        "connection.SSHConnection.get_hash_prefix": "4c83702a",
+    }
+    HANDLES: ClassVar[dict[int, str]] = {
+        constants.MSG_USERAUTH_SUCCESS: "_process_userauth_success"
+    }
+
+    def _process_userauth_success(self, pkttype: int, pktid: int, packet: SSHPacket) -> None:
+        super()._process_userauth_success(pkttype, pktid, packet)
+        self._client_kexinit = self._server_kexinit = b""
+        self._waiter = self._preferred_auth = None
+        if not self._trusted_host_keys and self._server_host_key is not None:
+            self._trusted_host_keys = {self._server_host_key}
+        self._protocol_factory = asyncssh.SSHClient
+        self._owner, self._extra = NOBODY, {}
+        self._extensions_to_send = OrderedDict()
+
+
+LOGIN_PARTS = (Recognises, Greets, Agrees, Signs, Sheds, Spares)

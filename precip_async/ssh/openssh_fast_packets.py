@@ -88,6 +88,8 @@ class Quiet(asyncssh.SSHClientConnection):
 class Seal(Encryption):
     """AES-GCM with one cipher object for all packets; asyncssh's makes one for each."""
 
+    __slots__ = ("_aead", "_count", "_fixed", "opened")
+
     def __init__(self, key: bytes, nonce: bytes) -> None:
         self._aead = ciphers.AESGCM(key)  # type: ignore[attr-defined]  # it only imports it
         self._fixed, self._count = nonce[:4], int.from_bytes(nonce[4:], "big")

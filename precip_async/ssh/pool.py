@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -46,8 +47,8 @@ class Pool:
     def __init__(self, connector: Connector, limits: Limits, *, bastion: bool = False) -> None:
         self._connector, self._limits, self._bastion = connector, limits, bastion
         self._slots: dict[str, dict[Target, Slot]] = {}  # by instance: forgetting one is cheap
-        self.handshakes = anyio.Semaphore(limits.max_connects, fast_acquire=True)
-        self._servers: dict[tuple[str, int | None], anyio.Semaphore] = {}
+        self.handshakes = asyncio.Semaphore(limits.max_connects)
+        self.gates: dict[tuple[str, int | None], _Gate] = {}  # by server, while there are turns
         self.connecting = 0
         self._closed = False
 
@@ -115,11 +116,7 @@ class Pool:
     def _turn(self, target: Target) -> AbstractAsyncContextManager[None]:
         """The right to one handshake with `target`."""
         server = ("", None) if self._bastion else (target.host, target.port)
-        gate = self._servers.get(server)
-        if gate is None:
-            gate = anyio.Semaphore(self._limits.max_connects_per_server, fast_acquire=True)
-            self._servers[server] = gate
-        return _Turn(self, gate)
+        return _Turn(self, server, self._limits.max_connects_per_server)
 
 
 # Classes and no generators: each host passes through them several times.
@@ -152,20 +149,35 @@ class _Leasing:
             self._channels.release()
 
 
+class _Gate(asyncio.Semaphore):
+    """What the handshakes with one server pass through; `users` are in it, or wait."""
+
+    users = 0
+
+
 class _Turn:
     """One handshake, counted."""
 
-    __slots__ = ("_gate", "_pool")
+    __slots__ = ("_gate", "_most", "_pool", "_server")
 
-    def __init__(self, pool: Pool, gate: anyio.Semaphore) -> None:
-        self._pool, self._gate = pool, gate
+    def __init__(self, pool: Pool, server: tuple[str, int | None], most: int) -> None:
+        self._pool, self._server, self._most = pool, server, most
 
     async def __aenter__(self) -> None:
-        await self._gate.acquire()
+        gates = self._pool.gates
+        if self._server not in gates:
+            gates[self._server] = _Gate(self._most)
+        self._gate = gates[self._server]
+        self._gate.users += 1
         try:
-            await self._pool.handshakes.acquire()
+            await self._gate.acquire()
+            try:
+                await self._pool.handshakes.acquire()
+            except BaseException:
+                self._gate.release()
+                raise
         except BaseException:
-            self._gate.release()
+            self._leave()
             raise
         self._pool.connecting += 1
 
@@ -173,3 +185,9 @@ class _Turn:
         self._pool.connecting -= 1
         self._pool.handshakes.release()
         self._gate.release()
+        self._leave()
+
+    def _leave(self) -> None:
+        self._gate.users -= 1
+        if not self._gate.users:  # a fleet of a thousand would keep a thousand of them
+            del self._pool.gates[self._server]
