@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 
 from precip_async.clouds.base import Cloud, LaunchRequest
-from precip_async.errors import ExperimentClosed, HostKeyMismatch, InvalidArgument
-from precip_async.fanout import fan_out, in_child_task
+from precip_async.errors import ExperimentClosed, InvalidArgument
+from precip_async.fanout import in_child_task
 from precip_async.fleet import Tags, checked_tags, select
 from precip_async.how import How
 from precip_async.life import Life
@@ -383,16 +383,7 @@ class Experiment(Life):
         given = self._settings.parallel if parallel is None else parallel
         checked_parallel(given)
         width = self.limits.max_hosts if given is True else int(given)
-        stage = self._stage
-
-        async def do(job: Callable[[], Awaitable[Value]]) -> Value:
-            try:
-                return await job()
-            except HostKeyMismatch as error:
-                error.add_note(stage.reach.mending)
-                raise
-
-        return await fan_out(jobs, do, width=width, results=results)
+        return await self._stage.each(jobs, width, results=results)
 
 
 def _checked_count(what: str, value: object, most: int) -> None:

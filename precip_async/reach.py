@@ -14,6 +14,7 @@ from precip_async.home.keys import ed25519_key, rsa_key
 from precip_async.settings import checked_user
 from precip_async.ssh.pool import Pool
 from precip_async.ssh.remote import PooledRemote
+from precip_async.ssh.room import Room
 from precip_async.ssh.transport import Target
 
 if TYPE_CHECKING:
@@ -57,7 +58,8 @@ class Reach:
         self._file = self._settings.known_hosts or home.path / "host_keys"
         public_key, connector = await anyio.to_thread.run_sync(self._prepare, home)
         limits = self._settings.limits
-        pool = Pool(connector, limits, bastion=self._settings.bastion is not None)
+        bastion = self._settings.bastion is not None
+        pool = Pool(connector, limits, bastion=bastion, room=Room.here())
         return public_key, PooledRemote(pool, limits)
 
     def _prepare(self, home: Home) -> tuple[str, Connector]:

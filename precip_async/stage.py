@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import anyio
 import anyio.to_thread
@@ -11,8 +11,9 @@ import anyio.to_thread
 from precip_async.boot import Boot
 from precip_async.clouds.base import Access, Cloud
 from precip_async.ending import Books
-from precip_async.errors import ExperimentException, NameInUse
+from precip_async.errors import ExperimentException, HostKeyMismatch, NameInUse
 from precip_async.events import Announcer, Opened, Warned
+from precip_async.fanout import fan_out
 from precip_async.home.directory import Home
 from precip_async.home.journal import Journal
 from precip_async.home.names import hold_name
@@ -21,13 +22,15 @@ from precip_async.reach import Reach
 from precip_async.work import command_jobs, get_jobs, put_jobs, script_jobs
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable, Sequence
     from pathlib import Path
 
     from precip_async.settings import Settings
     from precip_async.ssh.remote import Remote
 
 __all__ = ["Stage"]
+
+Value = TypeVar("Value")
 
 
 class Stage:
@@ -129,6 +132,29 @@ class Stage:
                 holder="instances that an earlier experiment left running: "
                 + ", ".join(sorted(left)),
             )
+
+    async def each(
+        self,
+        jobs: Sequence[Callable[[], Awaitable[Value]]],
+        width: int,
+        *,
+        results: bool,
+    ) -> list[Value]:
+        """Do the jobs, `width` at once; see `fan_out`.
+
+        Raises:
+            InvalidArgument: So many at once don't fit into this process; nothing was done.
+        """
+
+        async def do(job: Callable[[], Awaitable[Value]]) -> Value:
+            try:
+                return await job()
+            except HostKeyMismatch as error:
+                error.add_note(self.reach.mending)
+                raise
+
+        async with self.pool.working(min(width or 1, len(jobs))):
+            return await fan_out(jobs, do, width=width, results=results)
 
     def warn(self, text: str) -> None:
         """Announce something that is no error and should be known."""

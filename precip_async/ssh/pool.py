@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import anyio
 
 from precip_async.errors import ExperimentClosed
+from precip_async.ssh.room import Room
 from precip_async.ssh.slot import Lease, Slot
 
 if TYPE_CHECKING:
@@ -42,10 +43,25 @@ class Pool:
     Three limits, three names: ``limits.max_connects`` handshakes in flight (and
     ``max_connects_per_server`` to one server or through one bastion), ``max_channels`` commands
     a connection; how many hosts are worked on at once is the fan-out's.
+
+    Args:
+        connector: Opens them.
+        limits: See above.
+        bastion: Whether all pass through one jump host: over its one connection, which takes the
+            one descriptor.
+        room: Which other connections they share descriptors with; default: there are enough.
     """
 
-    def __init__(self, connector: Connector, limits: Limits, *, bastion: bool = False) -> None:
+    def __init__(
+        self,
+        connector: Connector,
+        limits: Limits,
+        *,
+        bastion: bool = False,
+        room: Room | None = None,
+    ) -> None:
         self._connector, self._limits, self._bastion = connector, limits, bastion
+        self._room = Room() if room is None or bastion else room
         self._slots: dict[str, dict[Target, Slot]] = {}  # by instance: forgetting one is cheap
         self.handshakes = asyncio.Semaphore(limits.max_connects)
         self.gates: dict[tuple[str, int | None], _Gate] = {}  # by server, while there are turns
@@ -81,6 +97,14 @@ class Pool:
         """
         return _Leasing(self._slot(target), spare, timeout, self._limits)
 
+    def working(self, hosts: int) -> AbstractAsyncContextManager[None]:
+        """Have descriptors for `hosts` that are worked on at once; idle connections give way.
+
+        Raises:
+            InvalidArgument: They don't fit, by the limit of this process.
+        """
+        return self._room.working(hosts)
+
     def connected(self, target: Target) -> bool:
         """Whether a connection to `target` is open."""
         slot = self._slots.get(target.instance_id, {}).get(target)
@@ -107,7 +131,9 @@ class Pool:
         slots = self._slots.setdefault(target.instance_id, {})
         slot = slots.get(target)
         if slot is None:
-            slot = slots[target] = Slot(target, self._connector, self._turn, self._limits)
+            slot = slots[target] = Slot(
+                target, self._connector, self._turn, self._limits, self._room
+            )
         return slot
 
     def _all(self) -> Iterator[Slot]:

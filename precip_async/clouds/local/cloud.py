@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
 import anyio
 
+from precip_async import descriptors
 from precip_async.clouds.base import Access, LaunchRequest, Machine, Traits
 from precip_async.clouds.local import processes
 from precip_async.clouds.local.faults import SSH_FAULTS, Faults, Orders
@@ -260,6 +261,7 @@ class LocalCloud:
             "crowd": self._crowd,
             "keep": access.keep,
             "script": [os.getpid(), processes.birth(os.getpid())],
+            "open_files": descriptors.given(),
             "lock": lock,
             "line": line.fileno(),
         }

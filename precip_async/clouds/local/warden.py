@@ -20,6 +20,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from precip_async import descriptors
 from precip_async.clouds.local import processes
 from precip_async.clouds.local.register import MAX_CROWD, MAX_MACHINES, Full, Register
 from precip_async.clouds.local.state import Record, State
@@ -144,6 +145,7 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     os.chdir("/")
+    descriptors.lower(facts["open_files"])  # the script's own, which machines are to have
     for descriptor in (facts["lock"], facts["line"]):
         os.set_inheritable(descriptor, False)
     state = State(Path(facts["base"]), facts["experiment"])
