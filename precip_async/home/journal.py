@@ -239,7 +239,7 @@ class Journal(Holdings):
         at = now()
         with self._transaction() as db:
             db.executemany(
-                "UPDATE instances SET state = 'terminated', seen_at = ?, ended_at = ?"  # noqa: S608
+                "UPDATE instances SET state = 'terminated', seen_at = ?, ended_at = ?"  # noqa: S608 - ours
                 f" {_THOSE}",
                 [(at, at, one, *_at(endpoint)) for one in ids],
             )
