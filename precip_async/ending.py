@@ -85,7 +85,7 @@ class Ender:
         limit = self._limits.terminate_timeout
         problems = dict.fromkeys(ids, f"the cloud did not confirm it within {limit:g} s")
         try:
-            await self._books.write(Journal.ending, ids)
+            await self._books.write(Journal.ending, ids, endpoint=self._cloud.traits.endpoint)
         except HomeError as error:  # machines that nobody wants come before the books
             self._warn(error)
         with anyio.move_on_after(limit):
@@ -145,7 +145,7 @@ class Ender:
         if not ids:
             return
         try:
-            await self._books.write(Journal.ended, ids)
+            await self._books.write(Journal.ended, ids, endpoint=self._cloud.traits.endpoint)
             await self._reach.forget(ids)
         except HomeError as error:  # they have ended all the same: the next experiment sees it
             self._warn(error)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import uuid
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -23,6 +23,7 @@ from precip_async.errors import (
 from precip_async.events import Deprovisioned, Deprovisioning, InstanceReplaced, Launched, Warned
 from precip_async.fleet import BootDiagnosis, Instance
 from precip_async.home.journal import Journal
+from precip_async.plan import Plan
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -37,34 +38,6 @@ if TYPE_CHECKING:
 __all__ = ["Launcher", "Plan"]
 
 SWEEP = 10.0  # seconds for which a launch is looked for at least whose reply was lost
-
-
-@dataclass(slots=True, kw_only=True)
-class Plan:
-    """How an instance is to boot, and to be replaced.
-
-    Attributes:
-        request: What it was launched by, for one instance.
-        boot_timeout: Seconds after which it is replaced when it is not ready.
-        boot_max_tries: Launches at most.
-        cloud_init: Whether it is ready only once its cloud-init is done.
-        asked_at: When its latest launch was asked for.
-        asked: Likewise, on the monotonic clock.
-        lock: Held by whoever sees to its boot.
-    """
-
-    request: LaunchRequest
-    boot_timeout: float | None
-    boot_max_tries: int
-    cloud_init: bool = False
-    asked_at: datetime = field(default_factory=lambda: datetime.now(UTC))
-    asked: float = field(default_factory=time.monotonic)
-    lock: anyio.Lock = field(default_factory=anyio.Lock, init=False)
-
-    @property
-    def overdue(self) -> bool:
-        """Whether it should have been ready by now."""
-        return self.boot_timeout is not None and time.monotonic() - self.asked > self.boot_timeout
 
 
 class Launcher:
@@ -94,6 +67,7 @@ class Launcher:
         self._launched = self._in_flight = 0
         self._landed = anyio.Event()
         self._lost: dict[str, Plan] = {}  # by token: launches of which nobody knows the outcome
+        self._recorded: dict[str, str] = {}  # by id: the state that the journal has
         self._longest = 0.0  # seconds that a launch has taken
 
     @property
@@ -135,7 +109,7 @@ class Launcher:
         with self._launching():
             instances = self._adopt(plan, await self._launch(plan))
             try:
-                await self._answered(plan, [one.id for one in instances])
+                await self._answered(plan, {one.id: one.index for one in instances})
             except HomeError:
                 await self.terminate(instances)
                 raise
@@ -168,7 +142,8 @@ class Launcher:
                 instance.launches += 1
                 plan.asked, plan.asked_at = again.asked, again.asked_at
                 self.saw(instance, machine)
-            await self._answered(again, [machine.id for machine in machines])
+            places = {machine.id: instance.index for machine in machines}
+            await self._answered(again, places, launches=instance.launches)
             if not machines:
                 raise self._too_few(again.request, 0)
         self._announce(
@@ -213,11 +188,15 @@ class Launcher:
             experiment=self._announce.experiment,
             cloud=self._cloud.traits.name,
             endpoint=self._cloud.traits.endpoint,
+            region=self._cloud.traits.region,
+            zone=self._cloud.traits.zone,
             image_id=request.image_id,
             instance_type=request.instance_type,
             count=request.count,
-            first=request.first,
+            first=request.ordinal,
             tags=request.tags,
+            cloud_init=plan.cloud_init,
+            **self._reach.way,
         )
         self._lost[request.token] = plan
         plan.asked, plan.asked_at = time.monotonic(), datetime.now(UTC)
@@ -262,12 +241,12 @@ class Launcher:
 
     def _adopt(self, plan: Plan, machines: Sequence[Machine]) -> list[Instance]:
         """Make what was launched the experiment's."""
-        one = replace(plan.request, count=1, min_count=1)
         instances = []
-        for machine in machines:
+        for ordinal, machine in enumerate(machines, plan.request.ordinal):
+            one = replace(plan.request, count=1, min_count=1, instead=ordinal)
             instance = Instance(
                 id=machine.id,
-                index=len(self.instances),
+                index=self.instances[-1].index + 1 if self.instances else 0,
                 image_id=one.image_id,
                 instance_type=one.instance_type,
                 launched_at=plan.asked_at,
@@ -289,9 +268,30 @@ class Launcher:
             )
         return instances
 
-    async def _answered(self, plan: Plan, ids: list[str]) -> None:
+    async def _answered(self, plan: Plan, places: dict[str, int], *, launches: int = 1) -> None:
         self._lost.pop(plan.request.token, None)
-        await self._books.write(Journal.answered, plan.request.token, ids)
+        await self._books.write(
+            Journal.answered,
+            plan.request.token,
+            [*places],
+            places=[*places.values()],
+            launches=launches,
+        )
+
+    async def record(self) -> None:
+        """Write down how far the instances are that have come further since last time."""
+        recorded = self._recorded
+        new = {
+            one.id: one.state
+            for one in self.instances
+            if one.alive and recorded.get(one.id) != one.state
+        }
+        if new:
+            try:
+                await self._books.write(Journal.saw_all, new, endpoint=self._cloud.traits.endpoint)
+            except HomeError as error:  # nothing is lost: it is seen again
+                self._warn(str(error))
+            recorded |= new
 
     def saw(self, instance: Instance, machine: Machine) -> None:
         """Take over what the cloud says of an instance. Its state only ever moves on from here."""
@@ -325,7 +325,7 @@ class Launcher:
         for token, plan in self._lost.copy().items():
             try:
                 found = self._adopt(plan, await self._cloud.find(token))
-                await self._answered(plan, [one.id for one in found])
+                await self._answered(plan, {one.id: one.index for one in found})
             except ExperimentException as error:
                 problems[f"what the launch {token} may have started"] = str(error)
         # also the failed ones: a cloud that says so may charge for them all the same

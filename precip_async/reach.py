@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import getpass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict
 
 import anyio.to_thread
 
@@ -29,9 +29,17 @@ if TYPE_CHECKING:
     from precip_async.ssh.remote import Remote
     from precip_async.ssh.transport import Connector
 
-__all__ = ["Reach"]
+__all__ = ["Reach", "Way"]
 
 SSH_PORT = 22
+
+
+class Way(TypedDict):
+    """As `Row` has it."""
+
+    login_user: str
+    ssh_port: int
+    address: str
 
 
 class Reach:
@@ -97,6 +105,14 @@ class Reach:
             port=port,
             user=host.user or _current_user(),
             alias=f"{host.name}:{port}",
+        )
+
+    @property
+    def way(self) -> Way:
+        """How instances are reached that nothing more is said of, for those who come later."""
+        settings = self._settings
+        return Way(
+            login_user=self._usual_user, ssh_port=settings.ssh_port, address=settings.address
         )
 
     def address(self, instance: Instance) -> str | None:

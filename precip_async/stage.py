@@ -18,6 +18,7 @@ from precip_async.home.directory import Home
 from precip_async.home.journal import Journal
 from precip_async.home.names import hold_name
 from precip_async.launch import Launcher
+from precip_async.ledger import JournalLedger
 from precip_async.reach import Reach
 from precip_async.work import command_jobs, get_jobs, put_jobs, script_jobs
 
@@ -87,6 +88,7 @@ class Stage:
                 owner=home.account_id,
                 public_key=public_key,
                 keep=settings.keep,
+                ledger=JournalLedger(self._books, self.announce, lambda: self.cloud.traits),
             )
         )
         shared = (self.remote, self.reach, limits, self.announce)
@@ -125,7 +127,7 @@ class Stage:
                 await write(Journal.refused, token, "its experiment died; none was found")
             machines |= {machine.id: machine for machine in found}
         left = {one.id for one in machines.values() if one.state != "terminated"}
-        await write(Journal.ended, {*known, *machines} - left)
+        await write(Journal.ended, {*known, *machines} - left, endpoint=traits.endpoint)
         if left:
             raise NameInUse(
                 name=self.name,

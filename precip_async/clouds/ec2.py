@@ -21,6 +21,8 @@ from precip_async.clouds.ec2_groups import Groups
 from precip_async.clouds.ec2_keys import Keys
 from precip_async.clouds.ec2_launch import Launches
 from precip_async.clouds.ec2_pace import Pace
+from precip_async.clouds.ec2_parts import Parts
+from precip_async.clouds.ec2_remains import Remains
 from precip_async.clouds.ec2_roster import Roster
 from precip_async.clouds.ec2_wire import checked_options, machine_of
 from precip_async.errors import CloudError, EndpointUnreachable, InvalidArgument, Throttled
@@ -28,6 +30,7 @@ from precip_async.errors import CloudError, EndpointUnreachable, InvalidArgument
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from precip_async.clouds.base import HeldAddress, Marked
     from precip_async.clouds.dialects import KeyType
     from precip_async.clouds.ec2_client import Client
     from precip_async.clouds.ec2_documents import Seen
@@ -39,9 +42,6 @@ FIRST_ANSWER: Final = 18.0  # seconds until it is known whether the cloud answer
 FIRST_PATIENCE: Final = 12.0  # seconds in which it is asked again when it has no answer yet
 THROTTLED_PATIENCE: Final = 60.0  # likewise, when it only wants to be asked later
 RELEASE: Final = 120.0  # seconds for giving back addresses and key pairs
-
-# There is no default network: a launch can name one, and says so if it does not (section 6).
-_NO_NETWORK: Final = frozenset({"VPCIdNotSpecified", "DefaultVpcDoesNotExist", "MissingInput"})
 
 
 class EC2Cloud:
@@ -103,7 +103,7 @@ class EC2Cloud:
         self._ssh = (ssh_cidr, ssh_port)
         self._public, self._root_login, self._max_lifetime = public, root_login, max_lifetime
         self._client: Client | None = None
-        self._parts: _Parts | None = None
+        self._parts: Parts | None = None
         self._keep = False
 
     def __repr__(self) -> str:
@@ -119,6 +119,8 @@ class EC2Cloud:
         return Traits(
             name=self._dialects[0].title,
             endpoint=f"{url} {self._region}".strip(),
+            region=self._region,
+            zone=self._zone or "",
             key_type=self.key_type,
             cloud_init="none" if not self.dialect.cloud_init else "all" if ours else "gave",
         )
@@ -190,7 +192,7 @@ class EC2Cloud:
                 UserWarning,
                 stacklevel=2,
             )
-        self._keep = access.keep
+        self._keep = access.keep or access.purpose == "look"
         client, began = None, time.monotonic()
         while True:
             try:
@@ -208,12 +210,9 @@ class EC2Cloud:
                     operation="prepare",
                     hint="check the endpoint's host and port, and the network in between",
                 ) from error
-        await parts.keys.register()
-        try:
-            await parts.groups.ready()
-        except CloudError as error:
-            if error.code not in _NO_NETWORK:
-                raise
+        if access.purpose != "look":
+            await parts.keys.register()
+            await parts.groups.prepare()
         self._parts = parts
 
     async def launch(self, request: LaunchRequest) -> list[Machine]:
@@ -254,6 +253,19 @@ class EC2Cloud:
         found = await self._prepared("find").launches.find(token)
         return [self._machine(one.id, one) for one in found]
 
+    async def marked(self) -> list[Marked]:
+        """Every instance of the account that bears a mark of ours; see `Attachable.marked`."""
+        return await self.remains.marked()
+
+    async def adopt(self, machines: Mapping[str, str], addresses: Sequence[HeldAddress]) -> None:
+        """Take over what an earlier process has launched; see `Attachable.adopt`."""
+        await self.remains.adopt(machines, addresses)
+
+    @property
+    def remains(self) -> Remains:
+        """What earlier processes have left at the cloud."""
+        return Remains(self._prepared("look"))
+
     async def console(self, instance_id: str) -> str:
         """The end of an instance's console output; empty where the cloud has none."""
         calls = self._prepared("console").calls
@@ -293,7 +305,7 @@ class EC2Cloud:
 
     # -- how ---------------------------------------------------------------------------------
 
-    async def _answered(self, client: Client, access: Access) -> _Parts:
+    async def _answered(self, client: Client, access: Access) -> Parts:
         """What there is to work with, once the cloud has answered.
 
         Raises:
@@ -324,7 +336,7 @@ class EC2Cloud:
         await client.open()
         return client
 
-    def _built(self, calls: Calls, access: Access) -> _Parts:
+    def _built(self, calls: Calls, access: Access) -> Parts:
         keys, roster = Keys(calls, access), Roster(calls)
         groups = Groups(calls, *self._ssh)
         launches = Launches(
@@ -338,9 +350,17 @@ class EC2Cloud:
             max_lifetime=self._max_lifetime,
         )
         elastic = calls.dialect.elastic and self._public
-        return _Parts(calls, keys, groups, roster, launches, Addresses(calls) if elastic else None)
+        return Parts(
+            access=access,
+            calls=calls,
+            keys=keys,
+            groups=groups,
+            roster=roster,
+            launches=launches,
+            addresses=Addresses(calls, access.ledger) if elastic else None,
+        )
 
-    def _prepared(self, operation: str) -> _Parts:
+    def _prepared(self, operation: str) -> Parts:
         if self._parts is None:
             raise CloudError("it is not open", cloud=self._dialects[0].title, operation=operation)
         return self._parts
@@ -370,27 +390,9 @@ class EC2Cloud:
         elastic = (given or {}).get(seen.id)
         return machine_of(parts.calls.dialect, seen, public=elastic, note=trouble)
 
-    async def _release(self, parts: _Parts) -> None:
+    async def _release(self, parts: Parts) -> None:
         try:
             if parts.addresses is not None:
                 await parts.addresses.release()
         finally:
             await parts.keys.release()
-
-
-class _Parts:
-    """What an open cloud stands on."""
-
-    __slots__ = ("addresses", "calls", "groups", "keys", "launches", "roster")
-
-    def __init__(
-        self,
-        calls: Calls,
-        keys: Keys,
-        groups: Groups,
-        roster: Roster,
-        launches: Launches,
-        addresses: Addresses | None,
-    ) -> None:
-        self.calls, self.keys, self.groups = calls, keys, groups
-        self.roster, self.launches, self.addresses = roster, launches, addresses

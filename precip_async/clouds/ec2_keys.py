@@ -16,7 +16,7 @@ from precip_async.clouds.ec2_words import is_duplicate
 from precip_async.errors import CloudError, InvalidArgument
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from precip_async.clouds.base import Access
     from precip_async.clouds.ec2_calls import Calls
@@ -157,6 +157,31 @@ class Keys:
         """Instances were launched with the key pair `name`."""
         if name in self._of_launches:
             self._of_launches[name].update(ids)
+
+    def adopted(self, name: str, ids: Iterable[str]) -> None:
+        """Instances were launched with the key pair `name` by an earlier process."""
+        if self._calls.dialect.mark == "key":
+            self._of_launches.setdefault(name, set()).update(ids)
+
+    def is_own(self, name: str) -> bool:
+        """Whether `name` was registered with our key when we looked, and the cloud can tell."""
+        key = self._known.get(name)
+        prints = self._calls.dialect.key_prints
+        return prints and key is not None and is_same_key(key, self._access.public_key)
+
+    async def drop(self, tokens: Iterable[str]) -> None:
+        """Delete the key pairs of launches of earlier processes of which nothing is left.
+
+        Raises:
+            CloudError: One can't be deleted.
+        """
+        if self._calls.dialect.mark != "key":
+            return
+        wanted = {launch_key(token) for token in tokens}
+        for name in [*await self._registered()] if wanted else []:
+            # of a launch in several calls each has one, with a number behind it
+            if name in wanted or name.rpartition("-")[0] in wanted:
+                await self._delete(name)
 
     async def ended(self, ids: Sequence[str]) -> None:
         """Delete the key pairs of launches of which nothing is left.

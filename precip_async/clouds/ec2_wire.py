@@ -24,6 +24,7 @@ __all__ = [
     "Placing",
     "checked_options",
     "coerced",
+    "decoded",
     "launch_parameters",
     "machine_of",
     "marks",
@@ -139,7 +140,7 @@ def marks(dialect: Dialect, request: LaunchRequest, placing: Placing) -> dict[st
         f"{MARK}experiment": placing.experiment,
         f"{MARK}owner": placing.owner,
         f"{MARK}token": request.token,
-        f"{MARK}first": str(request.first),
+        f"{MARK}first": str(request.ordinal),
     }
     if placing.expires:
         tags[f"{MARK}expires"] = placing.expires
@@ -159,6 +160,12 @@ def marks(dialect: Dialect, request: LaunchRequest, placing: Placing) -> dict[st
 def coerced(value: str) -> str:
     """`value`, changed where nova and ec2-api would take it for a number, a bool or nothing."""
     return f"n{value}" if _is_mangled(value) else value
+
+
+def decoded(dialect: Dialect, value: str) -> str:
+    """A value of ours as it was before `coerced`."""
+    changed = not dialect.literal and value[:1] == "n" and _is_mangled(value[1:])
+    return value[1:] if changed else value
 
 
 def _is_mangled(value: str) -> bool:

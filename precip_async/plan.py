@@ -1,0 +1,43 @@
+"""How an instance is to boot, and to be replaced."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import anyio
+
+if TYPE_CHECKING:
+    from precip_async.clouds.base import LaunchRequest
+
+__all__ = ["Plan"]
+
+
+@dataclass(slots=True, kw_only=True)
+class Plan:
+    """How an instance is to boot, and to be replaced.
+
+    Attributes:
+        request: What it was launched by, for one instance.
+        boot_timeout: Seconds after which it is replaced when it is not ready.
+        boot_max_tries: Launches at most.
+        cloud_init: Whether it is ready only once its cloud-init is done.
+        asked_at: When its latest launch was asked for.
+        asked: Likewise, on the monotonic clock.
+        lock: Held by whoever sees to its boot.
+    """
+
+    request: LaunchRequest
+    boot_timeout: float | None
+    boot_max_tries: int
+    cloud_init: bool = False
+    asked_at: datetime = field(default_factory=lambda: datetime.now(UTC))
+    asked: float = field(default_factory=time.monotonic)
+    lock: anyio.Lock = field(default_factory=anyio.Lock, init=False)
+
+    @property
+    def overdue(self) -> bool:
+        """Whether it should have been ready by now."""
+        return self.boot_timeout is not None and time.monotonic() - self.asked > self.boot_timeout
