@@ -6,11 +6,11 @@ import time
 import uuid
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import anyio
 
+from precip_async.clock import now
 from precip_async.ending import Ender, not_ended
 from precip_async.errors import (
     CapacityUnavailable,
@@ -23,9 +23,11 @@ from precip_async.errors import (
 from precip_async.events import Deprovisioned, Deprovisioning, InstanceReplaced, Launched, Warned
 from precip_async.fleet import BootDiagnosis, Instance
 from precip_async.home.journal import Journal
+from precip_async.steps import reached
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from datetime import datetime
 
     from precip_async.clouds.base import Cloud, LaunchRequest, Machine
     from precip_async.ending import Books
@@ -57,7 +59,7 @@ class Plan:
     boot_timeout: float | None
     boot_max_tries: int
     cloud_init: bool = False
-    asked_at: datetime = field(default_factory=lambda: datetime.now(UTC))
+    asked_at: datetime = field(default_factory=now)
     asked: float = field(default_factory=time.monotonic)
     lock: anyio.Lock = field(default_factory=anyio.Lock, init=False)
 
@@ -155,6 +157,7 @@ class Launcher:
         old, instance.state = instance.id, "failed"
         if problems := await self._ender.end([old], _unannounced, interval=self.interval):
             raise not_ended(problems)
+        reached("replace.ended")
         plan = self.plans[instance]
         again = replace(plan, request=self._numbered(plan.request))
         with self._launching():
@@ -207,6 +210,7 @@ class Launcher:
     async def _launch(self, plan: Plan) -> list[Machine]:
         """Ask for a launch that was written down, and search for it where the reply is lost."""
         request, limits = plan.request, self._limits
+        reached("launch.numbered")
         await self._books.write(
             Journal.intend,
             token=request.token,
@@ -219,8 +223,9 @@ class Launcher:
             first=request.first,
             tags=request.tags,
         )
+        reached("launch.intended")
         self._lost[request.token] = plan
-        plan.asked, plan.asked_at = time.monotonic(), datetime.now(UTC)
+        plan.asked, plan.asked_at = time.monotonic(), now()
         try:
             with anyio.fail_after(limits.launch_timeout):
                 machines = await self._cloud.launch(request)
@@ -244,6 +249,7 @@ class Launcher:
             except HomeError as failure:  # the refusal comes first, and the journal's word is safe
                 error.add_note(f"and the journal could not be told: {failure}")
             raise
+        reached("launch.accepted")
         self._longest = max(self._longest, time.monotonic() - plan.asked)
         return machines
 
@@ -292,6 +298,7 @@ class Launcher:
     async def _answered(self, plan: Plan, ids: list[str]) -> None:
         self._lost.pop(plan.request.token, None)
         await self._books.write(Journal.answered, plan.request.token, ids)
+        reached("launch.answered")
 
     def saw(self, instance: Instance, machine: Machine) -> None:
         """Take over what the cloud says of an instance. Its state only ever moves on from here."""
@@ -317,6 +324,7 @@ class Launcher:
             ExperimentException: Something may still be running.
         """
         self.closed = True
+        reached("close.begun")
         while self._in_flight:
             await self._landed.wait()
         if keep:

@@ -18,6 +18,7 @@ from precip_async.home.journal import Journal
 from precip_async.home.names import hold_name
 from precip_async.launch import Launcher
 from precip_async.reach import Reach
+from precip_async.steps import reached
 from precip_async.work import command_jobs, get_jobs, put_jobs, script_jobs
 
 if TYPE_CHECKING:
@@ -86,6 +87,7 @@ class Stage:
                 keep=settings.keep,
             )
         )
+        reached("cloud.prepared")
         shared = (self.pool, self.reach, limits, self.announce)
         self.launcher = Launcher(self.cloud, self._books, *shared)
         self.boot = Boot(self.cloud, self.launcher, *shared)
@@ -156,6 +158,7 @@ class Stage:
                     f"experiment {self.name!r}: its instances could not be ended in "
                     f"{bound:g} s; look at the cloud itself"
                 )
+            reached("close.ended")
         finally:
             with anyio.move_on_after(4 * limits.close_grace, shield=True):
                 await self._undo.aclose()
@@ -163,6 +166,7 @@ class Stage:
     async def _close_cloud(self) -> None:
         with anyio.move_on_after(self.settings.limits.terminate_timeout, shield=True):
             await self.cloud.aclose()
+            reached("cloud.closed")
 
     async def _in_thread_for_sure(self, function: Callable[[], None]) -> None:
         with anyio.move_on_after(self.settings.limits.close_grace, shield=True):

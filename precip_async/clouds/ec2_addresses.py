@@ -17,6 +17,7 @@ from precip_async.clouds.ec2_calls import BRIEF, PATIENT
 from precip_async.clouds.ec2_documents import addresses_of, truth_of
 from precip_async.clouds.ec2_errors import ReplyLost, ServerTrouble, is_worth_repeating
 from precip_async.errors import CloudError
+from precip_async.steps import reached
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -112,6 +113,7 @@ class Addresses:
             if found:
                 self._unsure -= 1
                 self._ours[found[0].ip] = found[0]
+                reached("address.allocated")
                 return found[0]
         raise self._calls.tell.invalid("AllocateAddress", "there is no address in the answer")
 
@@ -123,6 +125,7 @@ class Addresses:
         else:
             parameters["PublicIp"] = address.ip
         await self._calls.ask("AssociateAddress", parameters, truth_of, patience=BRIEF)
+        reached("address.given")
 
     async def ended(self, ids: Collection[str]) -> None:
         """Release the addresses of instances that have ended.
@@ -191,6 +194,7 @@ class Addresses:
                     raise
         self._ours.pop(ip, None)
         self._held.pop(ip, None)
+        reached("address.released")
 
     async def _leave(self, address: Address) -> None:
         by_id = {"AssociationId": address.association} if address.association else {}

@@ -16,10 +16,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Self
 
+from precip_async.clock import now
 from precip_async.errors import HomeError, InvalidArgument, shortened
 from precip_async.home.database import committed, explained, is_wal, open_database
 from precip_async.home.directory import checked_path
 from precip_async.home.files import private_directory
+from precip_async.steps import reached
 
 if TYPE_CHECKING:
     import sqlite3
@@ -152,7 +154,9 @@ class Journal:
             folder = checked_path(given, "PRECIP_STATE")
             private_directory(folder)
         path = folder / "journal.sqlite"
-        return cls(path, home.account_id, open_database(path, MIGRATIONS))
+        db = open_database(path, MIGRATIONS)
+        reached("journal.opened")
+        return cls(path, home.account_id, db)
 
     def close(self) -> None:
         """Close it; a second time does nothing."""
@@ -348,7 +352,7 @@ class Journal:
 
 
 def _now() -> str:
-    return _text(datetime.now(UTC))
+    return _text(now())
 
 
 def _text(time: datetime) -> str:
