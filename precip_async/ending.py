@@ -111,10 +111,10 @@ class Ender:
             gone = {one for one in waiting if one in seen and seen[one].state in ENDING}
             gone |= await self._gone([one for one in waiting if one not in gone])
             waiting = [one for one in waiting if one not in gone]
+            await self._forget(gone)  # the journal first: who is told of it writes nothing more
             for one in [one for one in problems if one in gone]:
                 del problems[one]
                 ended(one)
-            await self._forget(gone)
             if not asking and not waiting:
                 return
             await anyio.sleep(interval)

@@ -359,10 +359,11 @@ class Launcher:
                 self._announce(Deprovisioned(experiment=self._announce.experiment, instance_id=one))
 
         for instance in instances:
-            instance.state = "terminating"
-            self._announce(
-                Deprovisioning(experiment=self._announce.experiment, instance_id=instance.id)
-            )
+            known, instance.state = instance.state, "terminating"
+            if known != "terminating":
+                self._announce(
+                    Deprovisioning(experiment=self._announce.experiment, instance_id=instance.id)
+                )
         return await self._ender.end([*by_id], ended, interval=self.interval)
 
     # -- telling -----------------------------------------------------------------------------
