@@ -10,11 +10,11 @@ from __future__ import annotations
 import re
 import time
 from dataclasses import replace
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import anyio
 
+from precip_async.clock import now
 from precip_async.errors import (
     AuthenticationFailed,
     BootError,
@@ -32,6 +32,7 @@ from precip_async.fanout import task_group
 from precip_async.fleet import BootDiagnosis
 from precip_async.probe import Findings, probe
 from precip_async.ssh.slot import backoff
+from precip_async.steps import reached
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -208,6 +209,7 @@ class Boot:
             self._trouble = error
             if str(error) != str(trouble):
                 self._warn(f"the cloud can't be asked, and is asked again: {error}")
+        reached("boot.seen")
         self._asked_at = time.monotonic()
         if self._changed_at == float("-inf") or (machines and machines != self._machines):
             self._changed_at = self._asked_at
@@ -245,6 +247,7 @@ class Boot:
             if self._cloud.traits.ends_machines:
                 if instance.state in ("pending", "running", "addressed"):
                     instance.state = "reachable"
+                    reached("boot.reachable")
                     self._announce_state(instance)
                 found = await probe(self._remote, target, self._brief, cloud_init=plan.cloud_init)
         except RemoteError as error:
@@ -265,13 +268,14 @@ class Boot:
 
     def _is_ready(self, instance: Instance) -> None:
         instance.state, instance.diagnosis = "ready", None
-        instance.ready_at = datetime.now(UTC)
+        reached("boot.ready")
+        instance.ready_at = now()
         self._announce(
             InstanceReady(
                 experiment=self._announce.experiment,
                 instance_id=instance.id,
                 address=instance.public_address or "",
-                seconds=(instance.ready_at - instance.launched_at).total_seconds(),
+                seconds=time.monotonic() - self._launcher.plans[instance].asked,
             )
         )
 

@@ -11,12 +11,7 @@ from precip_async.fleet import Tags, checked_tags, select
 from precip_async.how import How
 from precip_async.life import Life
 from precip_async.results import RunResults
-from precip_async.settings import (
-    Settings,
-    Shared,
-    checked_number,
-    checked_parallel,
-)
+from precip_async.settings import Settings, Shared, checked_number, checked_parallel
 
 if TYPE_CHECKING:
     import builtins
@@ -170,9 +165,11 @@ class Experiment(Life):
         Raises:
             ExperimentException: Some may still be running; the message names them.
 
-        If cancelled, their end has been asked for, or is when the experiment is closed.
+        If cancelled, or if some may still be running, calling again ends the rest, and so does
+        closing the experiment.
         """
-        stage, chosen = self._stage, self.instances(tags)
+        stage = self._stage
+        chosen = select(stage.launcher.instances, tags, ending=True)
 
         async def end() -> None:
             await stage.launcher.terminate(chosen)

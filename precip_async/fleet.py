@@ -119,11 +119,21 @@ def checked_tags(tags: Tags) -> tuple[str, ...]:
     return tuple(dict.fromkeys(given))
 
 
-def select(instances: Iterable[Instance], tags: Tags) -> list[Instance]:
+def select(instances: Iterable[Instance], tags: Tags, *, ending: bool = False) -> list[Instance]:
     """Those of `instances` that are alive and bear all of `tags`, in provisioning order.
+
+    Args:
+        instances: Of which.
+        tags: Which.
+        ending: Also those whose end was asked for and is not confirmed.
 
     Raises:
         InvalidArgument: See `checked_tags`.
     """
     wanted = checked_tags(tags)
-    return [instance for instance in instances if instance.alive and instance.bears(wanted)]
+    return [
+        instance
+        for instance in instances
+        if (instance.alive or (ending and instance.state == "terminating"))
+        and instance.bears(wanted)
+    ]

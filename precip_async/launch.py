@@ -6,11 +6,11 @@ import time
 import uuid
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import anyio
 
+from precip_async.clock import now
 from precip_async.ending import Ender, not_ended
 from precip_async.errors import (
     CapacityUnavailable,
@@ -24,6 +24,7 @@ from precip_async.events import Deprovisioned, Deprovisioning, InstanceReplaced,
 from precip_async.fleet import BootDiagnosis, Instance
 from precip_async.home.journal import Journal
 from precip_async.plan import Plan
+from precip_async.steps import reached
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -129,6 +130,7 @@ class Launcher:
         old, instance.state = instance.id, "failed"
         if problems := await self._ender.end([old], _unannounced, interval=self.interval):
             raise not_ended(problems)
+        reached("replace.ended")
         plan = self.plans[instance]
         again = replace(plan, request=self._numbered(plan.request))
         with self._launching():
@@ -182,6 +184,7 @@ class Launcher:
     async def _launch(self, plan: Plan) -> list[Machine]:
         """Ask for a launch that was written down, and search for it where the reply is lost."""
         request, limits = plan.request, self._limits
+        reached("launch.numbered")
         await self._books.write(
             Journal.intend,
             token=request.token,
@@ -198,8 +201,9 @@ class Launcher:
             cloud_init=plan.cloud_init,
             **self._reach.way,
         )
+        reached("launch.intended")
         self._lost[request.token] = plan
-        plan.asked, plan.asked_at = time.monotonic(), datetime.now(UTC)
+        plan.asked, plan.asked_at = time.monotonic(), now()
         try:
             with anyio.fail_after(limits.launch_timeout):
                 machines = await self._cloud.launch(request)
@@ -223,6 +227,7 @@ class Launcher:
             except HomeError as failure:  # the refusal comes first, and the journal's word is safe
                 error.add_note(f"and the journal could not be told: {failure}")
             raise
+        reached("launch.accepted")
         self._longest = max(self._longest, time.monotonic() - plan.asked)
         return machines
 
@@ -277,6 +282,7 @@ class Launcher:
             places=[*places.values()],
             launches=launches,
         )
+        reached("launch.answered")
 
     async def record(self) -> None:
         """Write down how far the instances are that have come further since last time."""
@@ -317,6 +323,7 @@ class Launcher:
             ExperimentException: Something may still be running.
         """
         self.closed = True
+        reached("close.begun")
         while self._in_flight:
             await self._landed.wait()
         if keep:
@@ -351,10 +358,11 @@ class Launcher:
                 self._announce(Deprovisioned(experiment=self._announce.experiment, instance_id=one))
 
         for instance in instances:
-            instance.state = "terminating"
-            self._announce(
-                Deprovisioning(experiment=self._announce.experiment, instance_id=instance.id)
-            )
+            known, instance.state = instance.state, "terminating"
+            if known != "terminating":
+                self._announce(
+                    Deprovisioning(experiment=self._announce.experiment, instance_id=instance.id)
+                )
         return await self._ender.end([*by_id], ended, interval=self.interval)
 
     # -- telling -----------------------------------------------------------------------------

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import anyio
 
+from precip_async.clock import now
+
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from precip_async.clouds.base import LaunchRequest
 
 __all__ = ["Plan"]
@@ -33,7 +36,7 @@ class Plan:
     boot_timeout: float | None
     boot_max_tries: int
     cloud_init: bool = False
-    asked_at: datetime = field(default_factory=lambda: datetime.now(UTC))
+    asked_at: datetime = field(default_factory=now)
     asked: float = field(default_factory=time.monotonic)
     lock: anyio.Lock = field(default_factory=anyio.Lock, init=False)
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import socket
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import anyio
 import anyio.to_thread
 
+from precip_async.clock import now
 from precip_async.clouds.local.remains import clear_dead, end_left_behind, left_behind
 from precip_async.errors import NameInUse
 from precip_async.home.directory import Home
@@ -19,6 +19,7 @@ from precip_async.home.names import hold_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from datetime import datetime
 
     from precip_async.home.journal import Row
     from precip_async.home.names import Hold
@@ -57,7 +58,7 @@ class Leftover:
         """Seconds since its launch, where that is known."""
         if self.launched_at is None:
             return None
-        return (datetime.now(UTC) - self.launched_at).total_seconds()
+        return (now() - self.launched_at).total_seconds()
 
 
 async def reap(

@@ -20,6 +20,7 @@ from precip_async.home.names import hold_name
 from precip_async.launch import Launcher
 from precip_async.ledger import JournalLedger
 from precip_async.reach import Reach
+from precip_async.steps import reached
 from precip_async.work import command_jobs, get_jobs, put_jobs, script_jobs
 
 if TYPE_CHECKING:
@@ -91,6 +92,7 @@ class Stage:
                 ledger=JournalLedger(self._books, self.announce, lambda: self.cloud.traits),
             )
         )
+        reached("cloud.prepared")
         shared = (self.remote, self.reach, limits, self.announce)
         self.launcher = Launcher(self.cloud, self._books, *shared)
         self.boot = Boot(self.cloud, self.launcher, *shared)
@@ -155,7 +157,7 @@ class Stage:
                 error.add_note(self.reach.mending)
                 raise
 
-        async with self.pool.working(min(width or 1, len(jobs))):
+        async with self.remote.working(min(width or 1, len(jobs))):
             return await fan_out(jobs, do, width=width, results=results)
 
     def warn(self, text: str) -> None:
@@ -184,6 +186,7 @@ class Stage:
                     f"experiment {self.name!r}: its instances could not be ended in "
                     f"{bound:g} s; look at the cloud itself"
                 )
+            reached("close.ended")
         finally:
             with anyio.move_on_after(4 * limits.close_grace, shield=True):
                 await self._undo.aclose()
@@ -191,6 +194,7 @@ class Stage:
     async def _close_cloud(self) -> None:
         with anyio.move_on_after(self.settings.limits.terminate_timeout, shield=True):
             await self.cloud.aclose()
+            reached("cloud.closed")
 
     async def _in_thread_for_sure(self, function: Callable[[], None]) -> None:
         with anyio.move_on_after(self.settings.limits.close_grace, shield=True):

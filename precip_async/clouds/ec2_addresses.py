@@ -17,6 +17,7 @@ from precip_async.clouds.ec2_calls import BRIEF, PATIENT
 from precip_async.clouds.ec2_documents import addresses_of, truth_of
 from precip_async.clouds.ec2_errors import ReplyLost, ServerTrouble, is_worth_repeating
 from precip_async.errors import CloudError, ExperimentException
+from precip_async.steps import reached
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -122,6 +123,7 @@ class Addresses:
                 self._unsure.discard(key)
                 self._ours[found[0].ip], self._keys[found[0].ip] = found[0], key
                 await self._ledger.took(key, found[0].ip, found[0].allocation)
+                reached("address.allocated")
                 return found[0]
         raise self._calls.tell.invalid("AllocateAddress", "there is no address in the answer")
 
@@ -133,6 +135,7 @@ class Addresses:
         else:
             parameters["PublicIp"] = address.ip
         await self._calls.ask("AssociateAddress", parameters, truth_of, patience=BRIEF)
+        reached("address.given")
 
     async def adopt(self, addresses: Iterable[HeldAddress], ids: Collection[str]) -> None:
         """Take over what an earlier process took for the instances `ids`.
@@ -230,6 +233,7 @@ class Addresses:
         self._held.pop(ip, None)
         if (key := self._keys.pop(ip, None)) is not None:
             await self._ledger.gave_back(key)
+        reached("address.released")
 
     async def _leave(self, address: Address) -> None:
         by_id = {"AssociationId": address.association} if address.association else {}

@@ -14,6 +14,7 @@ from precip_async.clouds.ec2_calls import PATIENT
 from precip_async.clouds.ec2_documents import keys_of, truth_of
 from precip_async.clouds.ec2_words import is_duplicate
 from precip_async.errors import CloudError, InvalidArgument
+from precip_async.steps import reached
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -151,6 +152,7 @@ class Keys:
         except CloudError as error:
             if not is_duplicate(error):  # an answer of ours that was lost
                 raise
+        reached("launch.keyed")
         return name
 
     def launched(self, name: str, ids: Sequence[str]) -> None:

@@ -11,11 +11,12 @@ import contextlib
 import functools
 import itertools
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 
+from precip_async.clock import now
 from precip_async.clouds.ec2_calls import BRIEF, together
 from precip_async.clouds.ec2_documents import images_of, instances_of, truth_of
 from precip_async.clouds.ec2_errors import ReplyLost, ServerTrouble, Unanswered
@@ -160,7 +161,7 @@ class Launches:
         group = None if grouped else await self._groups.ready(subnet)
         expires = ""
         if self._max_lifetime:
-            end = datetime.now(UTC) + timedelta(seconds=self._max_lifetime)
+            end = now() + timedelta(seconds=self._max_lifetime)
             expires = end.strftime("%Y-%m-%dT%H:%M:%SZ")
         return Placing(
             experiment=self._access.experiment,

@@ -21,6 +21,7 @@ from precip_async.home.files import private_directory
 from precip_async.home.holdings import Holdings
 from precip_async.home.rows import AddressRow, Row, as_row, as_text, now
 from precip_async.home.schema import MIGRATIONS
+from precip_async.steps import reached
 
 if TYPE_CHECKING:
     import sqlite3
@@ -69,7 +70,9 @@ class Journal(Holdings):
             folder = checked_path(given, "PRECIP_STATE")
             private_directory(folder)
         path = folder / "journal.sqlite"
-        return cls(path, home.account_id, open_database(path, MIGRATIONS))
+        db = open_database(path, MIGRATIONS)
+        reached("journal.opened")
+        return cls(path, home.account_id, db)
 
     def close(self) -> None:
         """Close it; a second time does nothing."""

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from precip_async import clock
+
 __all__ = ["AddressRow", "Row", "as_address", "as_row", "as_text", "now"]
 
 
@@ -112,7 +114,7 @@ class AddressRow:
 
 def now() -> str:
     """The present, as the journal has it."""
-    return as_text(datetime.now(UTC))
+    return as_text(clock.now())
 
 
 def as_text(time: datetime) -> str:

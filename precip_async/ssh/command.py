@@ -20,6 +20,7 @@ from precip_async.errors import (
 )
 from precip_async.shell import command_line, ending_line
 from precip_async.ssh.conversation import Conversation, Feed, Words, send
+from precip_async.steps import reached
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -107,6 +108,7 @@ async def converse(
     line = order.line(stdin=feed is not None)
     async with pool.lease(target) as lease:
         run = _Run(pool, lease, order, talk, limits)
+        reached("command.leased")
         try:
             if order.timeout is None:
                 await run.start(line)
@@ -117,6 +119,7 @@ async def converse(
                     await run.listen(feed)
                 if scope.cancelled_caught and talk.exit_code is None:
                     return await run.end()
+            reached("command.exited")
             await run.drain()
         except BaseException:  # cancelled, or the listener failed: nothing may be left running
             talk.ignore()
@@ -146,6 +149,7 @@ class _Run:
         except ConnectionLost:  # it may have been started
             self._owe()
             raise
+        reached("command.started")
 
     async def listen(self, feed: Feed | None) -> None:
         """Feed it and wait for its exit; it need not read all of its input."""

@@ -12,6 +12,7 @@ from precip_async.ssh.answer import ask
 from precip_async.ssh.output import run_command
 
 if TYPE_CHECKING:
+    from contextlib import AbstractAsyncContextManager
     from pathlib import Path
 
     from precip_async.limits import Limits
@@ -32,6 +33,14 @@ class Remote(Protocol):
     Each operation raises a `RemoteError` of its target when that can't be reached or was lost, and
     `ExperimentClosed` once `aclose` has begun. If cancelled, it ends first what it has started.
     """
+
+    def working(self, hosts: int) -> AbstractAsyncContextManager[None]:
+        """Have what it takes to work on `hosts` at once; see `Room.working`.
+
+        Raises:
+            InvalidArgument: There are too few descriptors.
+        """
+        ...
 
     async def reach(self, target: Target, timeout: float) -> None:
         """See that there is a connection to `target`; one attempt of `timeout` seconds."""
@@ -77,6 +86,10 @@ class PooledRemote:
 
     def __init__(self, pool: Pool, limits: Limits) -> None:
         self.pool, self._limits = pool, limits
+
+    def working(self, hosts: int) -> AbstractAsyncContextManager[None]:
+        """See `Remote.working`."""
+        return self.pool.working(hosts)
 
     async def reach(self, target: Target, timeout: float) -> None:
         """See `Remote.reach`."""

@@ -53,7 +53,7 @@ class Slot:
     # Most slots are idle most of the time: no dictionary each, and locks of asyncio's, which make
     # their queue when somebody has to wait; anyio's have one of 600 bytes from the beginning.
     __slots__ = (
-        *("_connecting", "_connector", "_failure", "_failures", "_leases", "_limits"),
+        *("_connecting", "_connector", "_failure", "_failures", "_leases", "_room", "_limits"),
         *("_transport", "_turn", "channels", "closed", "debts", "spare", "target"),
     )
 
