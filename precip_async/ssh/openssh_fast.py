@@ -23,6 +23,7 @@ from asyncssh.channel import SSHClientChannel
 from asyncssh.packet import String
 
 from precip_async.ssh.openssh_fast_dial import DIALLING, Dialled, dial, shared
+from precip_async.ssh.openssh_fast_exchange import EXCHANGE_PARTS
 from precip_async.ssh.openssh_fast_login import LOGIN_PARTS
 from precip_async.ssh.openssh_fast_packets import PACKET_PARTS
 from precip_async.ssh.openssh_parts import as_known
@@ -39,7 +40,7 @@ __all__ = [
 ]
 
 CLOSING = 1.0  # seconds for what is left of an attempt that was given up
-PARTS = (*PACKET_PARTS, *LOGIN_PARTS)
+PARTS = (*PACKET_PARTS, *EXCHANGE_PARTS, *LOGIN_PARTS)
 SESSION = {
     "connection.SSHClientConnection.create_session": "146cd64d",
     "channel.SSHClientChannel.__init__": "f62e119a",
