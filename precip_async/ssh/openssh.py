@@ -284,7 +284,7 @@ class _Witness(asyncssh.SSHClient):
     def seen(self) -> Seen:
         """How far it has come."""
         if self._connection is not None:
-            self._seen.reached = True
+            self._seen.reached = getattr(self._connection, "reached", True)
             self._seen.spoke = bool(self._connection.get_extra_info("server_version"))
         return self._seen
 

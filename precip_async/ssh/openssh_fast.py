@@ -14,8 +14,6 @@ be wrong, and asyncssh's server does not judge it as RFC 4253, section 7, does.
 from __future__ import annotations
 
 import asyncio
-import copy
-import dis
 from functools import lru_cache
 from typing import Any, cast
 
@@ -24,23 +22,25 @@ import asyncssh
 from asyncssh.channel import SSHClientChannel
 from asyncssh.packet import String
 
+from precip_async.ssh.openssh_fast_dial import DIALLING, Dialled, dial, shared
+from precip_async.ssh.openssh_fast_exchange import EXCHANGE_PARTS
 from precip_async.ssh.openssh_fast_login import LOGIN_PARTS
 from precip_async.ssh.openssh_fast_packets import PACKET_PARTS
 from precip_async.ssh.openssh_parts import as_known
 
-__all__ = ["PARTS", "available", "connect", "connection_class", "has_sessions", "open_session"]
+__all__ = [
+    "DIALLING",
+    "PARTS",
+    "available",
+    "connect",
+    "connection_class",
+    "has_sessions",
+    "open_session",
+    "shared",
+]
 
-_NONE: Any = frozenset()
 CLOSING = 1.0  # seconds for what is left of an attempt that was given up
-PARTS = (*PACKET_PARTS, *LOGIN_PARTS)
-DIALLING = {
-    "connection.connect": "4f2892cb",
-    "connection._connect": "1e4afdce",
-    "connection.SSHConnection.__init__": "8b762a5b",
-    "connection.SSHClientConnection.__init__": "fbeeae78",
-    "connection.SSHConnection._match_known_hosts": "bf0f533b",
-    "connection.SSHClientConnection._connection_made": "7d51477e",
-}
+PARTS = (*PACKET_PARTS, *EXCHANGE_PARTS, *LOGIN_PARTS)
 SESSION = {
     "connection.SSHClientConnection.create_session": "146cd64d",
     "channel.SSHClientChannel.__init__": "f62e119a",
@@ -80,58 +80,6 @@ def connection_class() -> type[asyncssh.SSHClientConnection]:
     )
 
 
-class Dialled(asyncssh.SSHClientConnection):
-    """A connection that shares its options with others, and is given what is its own.
-
-    Its attributes have slots: asyncssh's are so many that the interpreter would keep a dictionary
-    of 3 KB for each connection, in which everything is looked up.
-    """
-
-    __slots__ = tuple(
-        {
-            step.argval
-            for kind in (asyncssh.connection.SSHConnection, asyncssh.SSHClientConnection)
-            for step in dis.get_instructions(kind.__init__)
-            if step.opname == "STORE_ATTR"
-        }
-    )
-
-    def __init__(
-        self,
-        loop: asyncio.AbstractEventLoop,
-        options: asyncssh.SSHClientConnectionOptions,
-        host: str,
-        port: int,
-        client: asyncssh.SSHClient,
-        host_keys: frozenset[asyncssh.SSHKey],
-        host_key_algorithms: list[bytes],
-    ) -> None:
-        super().__init__(loop, options, wait="auth")
-        self._host, self._port, self._waiter = host, port, loop.create_future()
-        self._protocol_factory = lambda: client
-        self._trusted_host_keys = cast("set[asyncssh.SSHKey]", host_keys)
-        self._trusted_ca_keys = self._revoked_host_keys = self._x509_revoked_certs = _NONE
-        self._server_host_key_algs = host_key_algorithms
-        # a pair of several kinds of signature remembers the one that its server takes
-        self._client_keys = [
-            pair if len(pair.sig_algorithms) == 1 and not pair.use_executor else copy.copy(pair)
-            for pair in self._client_keys
-        ]
-
-    def _connection_made(self) -> None:
-        """Nothing is looked up: see `connect`, which gives host keys and nothing else."""
-
-
-def shared(
-    options: asyncssh.SSHClientConnectionOptions,
-) -> asyncssh.SSHClientConnectionOptions:
-    """Make `options` such that `connect` can use them for any number of connections."""
-    options.waiter = None
-    options.login_timeout = 0  # no timer: who calls us has a deadline
-    options.agent_path = options.agent_path or None  # asyncssh would ask the agent at ""
-    return options
-
-
 async def connect(
     options: asyncssh.SSHClientConnectionOptions,
     host: str,
@@ -161,13 +109,15 @@ async def connect(
         loop, options, host, port, client, host_keys, host_key_algorithms
     )
     waiter = connection._waiter
-    await (tunnel or loop).create_connection(lambda: connection, host, port)
     try:
+        await dial(connection, host, port, tunnel)
         await waiter
     except BaseException:
-        connection.abort()
-        with anyio.move_on_after(CLOSING, shield=True):
-            await connection.wait_closed()
+        waiter.cancel()
+        if connection.get_owner() is not None:  # else it was never made
+            connection.abort()
+            with anyio.move_on_after(CLOSING, shield=True):
+                await connection.wait_closed()
         raise
     return cast("asyncssh.SSHClientConnection", connection)
 

@@ -19,9 +19,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from precip_async.errors import AuthenticationFailed
-from precip_async.ssh import openssh_fast, openssh_fast_login, openssh_fast_packets, openssh_parts
+from precip_async.ssh import (
+    openssh_fast,
+    openssh_fast_exchange,
+    openssh_fast_login,
+    openssh_fast_packets,
+    openssh_parts,
+)
 from precip_async.ssh.openssh import Login
-from precip_async.ssh.openssh_fast_login import begun
+from precip_async.ssh.openssh_fast_exchange import begun
 from precip_async.ssh.openssh_fast_packets import Seal
 from tests.peers import ChoppyProxy
 from tests.servers import OpenSSHServer, make_key
@@ -438,7 +444,7 @@ async def test_proposals_are_gone_through_once(
     server: OpenSSHServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Hosts that propose the same agree on the same, and nothing is chosen a second time."""
-    monkeypatch.setattr(openssh_fast_login.Agrees, "_agreements", {})
+    monkeypatch.setattr(openssh_fast_exchange.Agrees, "_agreements", {})
     chosen: list[str] = []
     choose = asyncssh.SSHClientConnection._choose_alg
 
