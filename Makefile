@@ -8,12 +8,13 @@ PYTEST := $(BIN)/python -m pytest --numprocesses=4 --dist=worksteal
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-all lint bench clean
+.PHONY: help demo test test-slow test-all faults lint bench clean
 
 help:
 	@echo 'make demo      three instances on this machine: run, copy, and gone again'
 	@echo 'make test      the tests, but for the slow ones; at most 5 minutes'
 	@echo 'make test-all  all tests; at most 20 minutes'
+	@echo 'make faults    hundreds of scripts are killed, cut off, cancelled: does anything leak?'
 	@echo 'make lint      ruff and mypy'
 	@echo 'make bench     every script in benchmarks/'
 	@echo 'make clean     remove .venv and all caches'
@@ -31,6 +32,9 @@ test-slow: $(READY)
 test-all: $(READY)
 	$(PYTEST)
 	PRECIP_TEST_SSH=public $(PYTEST) tests/ssh
+
+faults: $(READY)
+	$(BIN)/python -m tests.faults $(FAULTS)
 
 lint: $(READY)
 	$(BIN)/ruff check .
