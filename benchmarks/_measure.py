@@ -250,11 +250,11 @@ def account(
 
 def table(medians: Mapping[str, Figures], base: str, ratios: Sequence[str]) -> str:
     """The medians as text; figures named in `ratios` also as multiples of `base`'s."""
-    names = list(next(iter(medians.values()), {}))
+    names = list(dict.fromkeys(name for figures in medians.values() for name in figures))
     columns = ["variant", *names, *(f"{name} / {base}" for name in ratios if base in medians)]
     rows = []
     for variant, figures in medians.items():
-        row = [variant, *(f"{figures[name]:.3f}" for name in names)]
+        row = [variant, *(f"{figures[name]:.3f}" if name in figures else "" for name in names)]
         if base in medians:
             row += [f"{figures[name] / medians[base][name]:.2f}" for name in ratios]
         rows.append(row)
