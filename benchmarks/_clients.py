@@ -8,20 +8,24 @@ keys read by the library itself included in `cold`, are made before.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib.util
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import _programs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from _measure import Meter
 
-__all__ = ["CLIENTS", "NEEDS", "PACKAGES", "Job", "missing"]
+__all__ = ["CLIENTS", "PACKAGES", "SETTINGS", "Job", "lacks"]
 
 COMMAND, ANSWER = "echo hi", "hi"
+WORKERS = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,12 +57,12 @@ def _check(job: Job, answers: Iterable[str]) -> None:
     assert said == [ANSWER] * len(job.hosts), f"{said.count(ANSWER)} of {len(job.hosts)} answered"
 
 
-def _verbs(job: Job, meter: Meter, *, fast: bool = True) -> None:
+def _verbs(job: Job, meter: Meter, **changed: Any) -> None:
     """An experiment of ours, as a user writes it; only the hosts at once are not as shipped."""
     from precip_async import HostsExperiment, Limits
 
     async def main() -> None:
-        count, limits = len(job.hosts), Limits(ssh_fast=fast)
+        count, limits = len(job.hosts), Limits(**changed)
         hosts = [f"{job.user}@{host}:{job.port}" for host in job.hosts]
         async with HostsExperiment(hosts, ssh_key=job.key, home=job.home, limits=limits) as exp:
             await exp.provision(count=count)
@@ -172,9 +176,12 @@ def _asyncssh(job: Job, meter: Meter) -> None:
     asyncio.run(main())
 
 
-def _parallel_ssh(job: Job, meter: Meter) -> None:
-    """parallel-ssh with its native client, on libssh2."""
-    from pssh.clients import ParallelSSHClient
+def _parallel_ssh(job: Job, meter: Meter, native: bool = True) -> None:
+    """parallel-ssh with its native client, on libssh2, or with its other one, on libssh."""
+    if native:
+        from pssh.clients import ParallelSSHClient
+    else:
+        from pssh.clients.ssh import ParallelSSHClient
 
     client = ParallelSSHClient(
         job.hosts,
@@ -182,7 +189,7 @@ def _parallel_ssh(job: Job, meter: Meter) -> None:
         port=job.port,
         pkey=job.key,
         pool_size=len(job.hosts),
-        allow_agent=False,
+        **({"allow_agent": False} if native else {"gssapi_auth": False}),
     )
 
     def run() -> list[str]:
@@ -207,6 +214,26 @@ def _fabric(job: Job, meter: Meter) -> None:
     group.close()
 
 
+def _as_in_2012(job: Job, meter: Meter) -> None:
+    """Paramiko, one host after the other, with a connection for each command: precip 0.3."""
+    import paramiko
+
+    def one(host: str) -> str:
+        with contextlib.closing(paramiko.SSHClient()) as ssh:
+            ssh.set_missing_host_key_policy(paramiko.AutoAddPolicy())
+            ssh.connect(
+                host,
+                port=job.port,
+                username=job.user,
+                key_filename=job.key,
+                allow_agent=False,
+                look_for_keys=False,
+            )
+            return ssh.exec_command(COMMAND)[1].read().decode()
+
+    _twice(job, meter, lambda: [one(host) for host in job.hosts])
+
+
 def _twice(job: Job, meter: Meter, run: Callable[[], list[str]]) -> None:
     with meter.phase("cold", per=len(job.hosts)):
         said = run()
@@ -218,19 +245,44 @@ def _twice(job: Job, meter: Meter, run: Callable[[], list[str]]) -> None:
 
 
 CLIENTS: dict[str, Callable[[Job, Meter], None]] = {
-    "verbs": _verbs,
-    "verbs-public": partial(_verbs, fast=False),
+    "precip_async": _verbs,
+    "precip_async-public": partial(_verbs, ssh_fast=False),
+    "precip_async-workers": partial(_verbs, ssh_workers=WORKERS),
     "pool": _pool,
     "pool-public": partial(_pool, fast=False),
     "asyncssh": _asyncssh,
     "parallel-ssh": _parallel_ssh,
+    "parallel-ssh-libssh": partial(_parallel_ssh, native=False),
     "fabric": _fabric,
+    "2012": _as_in_2012,
+    **_programs.PROGRAMS,
 }
-NEEDS = {"parallel-ssh": "pssh", "fabric": "fabric"}  # modules that the `bench` extra brings
-PACKAGES = ("precip_async", "asyncssh", "cryptography", "parallel-ssh", "fabric", "paramiko")
+# Modules and programs that the `bench` extra brings, but for pdsh.
+NEEDS = {"parallel-ssh": "pssh", "parallel-ssh-libssh": "pssh", "fabric": "fabric"}
+NEEDS |= {"2012": "paramiko"}
+NEEDED_PROGRAMS = {"ssh-xargs": "ssh", "ssh-mux": "ssh", "pdsh": "pdsh", "clustershell": "clush"}
+NEEDED_PROGRAMS |= {"pyinfra": "pyinfra", "ansible": "ansible"}
+PACKAGES = (
+    *("precip_async", "asyncssh", "cryptography", "parallel-ssh", "ssh2-python", "ssh-python"),
+    *("fabric", "paramiko", "ClusterShell", "pyinfra", "ansible-core"),
+)
+SETTINGS = {
+    "command": COMMAND,
+    "at once": "all hosts, whatever a client's default",
+    "host keys": "checked and pinned by precip_async, by nobody else",
+    "programs": _programs.SETTINGS,
+}
 
 
-def missing(client: str, needs: Mapping[str, str] = NEEDS) -> str:
-    """The module that `client` lacks here, by `needs`; empty where it can be measured."""
-    module = needs.get(client, "")
-    return module if module and importlib.util.find_spec(module) is None else ""
+def lacks(client: str, needs: Mapping[str, str] = NEEDS) -> str:
+    """What `client` lacks here, by `needs`, in words; empty where it can be measured."""
+    from precip_async import Limits
+
+    module, needed = needs.get(client, ""), NEEDED_PROGRAMS.get(client, "")
+    if module and importlib.util.find_spec(module) is None:
+        return f"the module {module} is not installed"
+    if needed and not _programs.program(needed):
+        return f"the program {needed} is not installed"
+    if client.endswith("-workers") and not hasattr(Limits(), "ssh_workers"):
+        return "this version has no worker processes"
+    return ""
