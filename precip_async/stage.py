@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, TypeVar
 import anyio
 import anyio.to_thread
 
+from precip_async import clock
 from precip_async.boot import Boot
-from precip_async.clouds.base import Access, Cloud
+from precip_async.clouds.base import Access, Attachable, Cloud
 from precip_async.ending import Books
 from precip_async.errors import ExperimentException, HostKeyMismatch, NameInUse
 from precip_async.events import Announcer, Opened, Warned
@@ -47,6 +48,7 @@ class Stage:
     launcher: Launcher
     boot: Boot
     output: Path
+    owner: str
 
     def __init__(self, name: str, settings: Settings) -> None:
         self.name, self.settings = name, settings
@@ -72,6 +74,7 @@ class Stage:
         home = await in_thread(Home.open, settings.path("home"))
         for warning in home.warnings:
             self.warn(warning)
+        self.owner = home.account_id
         hold = await in_thread(hold_name, home, self.name)
         undo.push_async_callback(self._in_thread_for_sure, hold.release)
         journal = await in_thread(Journal.open, home)
@@ -120,6 +123,10 @@ class Stage:
             if (row.cloud, row.endpoint) == (traits.name, traits.endpoint)  # ids mean nothing else
         ]
         known = [row.instance_id for row in rows if row.instance_id]
+        if isinstance(self.cloud, Attachable):  # a young one may not be seen yet
+            now = clock.now()
+            ages = {row.instance_id: now - row.asked_at for row in rows if row.instance_id}
+            await self.cloud.remember({one: age.total_seconds() for one, age in ages.items()})
         machines = dict(await self.cloud.describe(known)) if known else {}
         for token in [row.token for row in rows if not row.instance_id]:
             found = await self.cloud.find(token)

@@ -161,6 +161,7 @@ def _place(stage: Stage, instance: Instance, place: int, count: int) -> dict[str
     """The variables by which a command knows where it is."""
     return {
         "PRECIP_EXPERIMENT": stage.name,
+        "PRECIP_OWNER": stage.owner,  # so that who shares a host can tell whose processes are left
         "PRECIP_INSTANCE_ID": instance.id,
         "PRECIP_INDEX": str(place),
         "PRECIP_COUNT": str(count),

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
     from datetime import datetime
 
 __all__ = [
@@ -296,11 +296,19 @@ class Attachable(Protocol):
         """Every machine that bears a mark of ours and has not ended, whoever launched it."""
         ...
 
-    async def adopt(self, machines: Mapping[str, str], addresses: Sequence[HeldAddress]) -> None:
-        """Take over what an earlier process has launched, to be ended and given back as our own.
+    async def remember(self, ages: Mapping[str, float]) -> None:
+        """Machines were launched by an earlier process: what became of them can be asked for.
 
         Args:
-            machines: The token of its launch for each, by id.
-            addresses: Those that it took.
+            ages: Seconds since the launch of each, by id: a young one may not be seen yet.
+        """
+        ...
+
+    async def adopt(self, ids: Collection[str], addresses: Sequence[HeldAddress]) -> None:
+        """Take machines over that are remembered, to be ended as our own.
+
+        Args:
+            ids: Which.
+            addresses: Those that were taken for them, to be given back with them.
         """
         ...

@@ -14,8 +14,8 @@ import anyio.to_thread
 from precip_async.clouds.base import Access, LaunchRequest, Machine, Traits
 from precip_async.clouds.dialects import Dialect
 from precip_async.clouds.ec2_addresses import Addresses
-from precip_async.clouds.ec2_calls import BRIEF, Calls, recognised
-from precip_async.clouds.ec2_documents import console_of
+from precip_async.clouds.ec2_calls import Calls, recognised
+from precip_async.clouds.ec2_console import console
 from precip_async.clouds.ec2_endpoint import check_credentials
 from precip_async.clouds.ec2_groups import Groups
 from precip_async.clouds.ec2_keys import Keys
@@ -28,7 +28,7 @@ from precip_async.clouds.ec2_wire import checked_options, machine_of
 from precip_async.errors import CloudError, EndpointUnreachable, InvalidArgument, Throttled
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from precip_async.clouds.base import HeldAddress, Marked
     from precip_async.clouds.dialects import KeyType
@@ -231,7 +231,7 @@ class EC2Cloud:
         parts = self._prepared("describe")
         seen = await parts.roster.look(ids)
         given: dict[str, str] = {}
-        if parts.addresses is not None:
+        if parts.addresses is not None and parts.access.purpose != "look":
             ready = [one for one in seen.values() if self._wants_address(one)]
             given = await parts.addresses.provide(ready)
         return {one: self._machine(one, seen.get(one.lower()), given) for one in ids}
@@ -257,9 +257,13 @@ class EC2Cloud:
         """Every instance of the account that bears a mark of ours; see `Attachable.marked`."""
         return await self.remains.marked()
 
-    async def adopt(self, machines: Mapping[str, str], addresses: Sequence[HeldAddress]) -> None:
+    async def remember(self, ages: Mapping[str, float]) -> None:
+        """See `Attachable.remember`."""
+        self._prepared("look").roster.remember(ages)
+
+    async def adopt(self, ids: Collection[str], addresses: Sequence[HeldAddress]) -> None:
         """Take over what an earlier process has launched; see `Attachable.adopt`."""
-        await self.remains.adopt(machines, addresses)
+        await self.remains.adopt(ids, addresses)
 
     @property
     def remains(self) -> Remains:
@@ -268,18 +272,7 @@ class EC2Cloud:
 
     async def console(self, instance_id: str) -> str:
         """The end of an instance's console output; empty where the cloud has none."""
-        calls = self._prepared("console").calls
-        if not calls.dialect.can("GetConsoleOutput"):
-            return ""
-        wanted = {"InstanceId": instance_id}
-        if "Latest" in calls.dialect.accepts["GetConsoleOutput"]:
-            try:
-                latest = {**wanted, "Latest": True}
-                return await calls.ask("GetConsoleOutput", latest, console_of, patience=BRIEF)
-            except CloudError as error:  # only some types have it (section 6, "host keys")
-                if error.code not in ("UnsupportedOperation", "InvalidParameterValue"):
-                    raise
-        return await calls.ask("GetConsoleOutput", wanted, console_of, patience=BRIEF)
+        return await console(self._prepared("console").calls, instance_id)
 
     async def aclose(self) -> None:
         """Give back addresses and key pairs unless machines are kept, and close connections.

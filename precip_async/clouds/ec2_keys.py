@@ -171,6 +171,14 @@ class Keys:
         prints = self._calls.dialect.key_prints
         return prints and key is not None and is_same_key(key, self._access.public_key)
 
+    async def names(self) -> list[str]:
+        """The names of all key pairs that are registered.
+
+        Raises:
+            CloudError: The cloud did not say.
+        """
+        return [*await self._registered()]
+
     async def drop(self, tokens: Iterable[str]) -> None:
         """Delete the key pairs of launches of earlier processes of which nothing is left.
 

@@ -16,7 +16,7 @@ from precip_async.clouds.ec2_documents import addresses_of
 from precip_async.clouds.ec2_wire import MARK, decoded, machine_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
     from precip_async.clouds.base import HeldAddress
     from precip_async.clouds.ec2_documents import Seen
@@ -47,19 +47,18 @@ class Remains:
         found = [self._read(one) for one in seen]
         return [one for one in found if one is not None and one.machine.state != "terminated"]
 
-    async def adopt(self, machines: Mapping[str, str], addresses: Sequence[HeldAddress]) -> None:
+    async def adopt(self, ids: Collection[str], addresses: Sequence[HeldAddress]) -> None:
         """Take over instances, with the key pairs of their launches, and addresses.
 
         Raises:
             CloudError: The cloud did not say what became of them.
         """
         parts = self._parts
-        parts.roster.adopted(machines)
-        if self._dialect.mark == "key" and machines:
-            for one in (await parts.roster.look([*machines])).values():
+        if self._dialect.mark == "key" and ids:
+            for one in (await parts.roster.look([*ids])).values():
                 parts.keys.adopted(_key_of(one), [one.id])
         if parts.addresses is not None:
-            await parts.addresses.adopt(addresses, {*machines})
+            await parts.addresses.adopt(addresses, ids)
 
     async def addresses(self) -> dict[str, str]:
         """The elastic addresses of the account, each with the instance that has it, if any.
@@ -72,15 +71,26 @@ class Remains:
         found = await self._parts.calls.ask("DescribeAddresses", {}, addresses_of)
         return {one.ip: one.instance for one in found}
 
-    async def give_back(self, addresses: Iterable[HeldAddress]) -> None:
-        """Release addresses that an earlier process took, but for those that instances have.
+    async def give_back(self, addresses: Iterable[HeldAddress], ids: Collection[str] = ()) -> None:
+        """Release addresses that an earlier process took, unless others than `ids` have them.
 
         Raises:
             CloudError: One can't be released; the message names it.
         """
         ours = Addresses(self._parts.calls, self._parts.access.ledger)
-        await ours.adopt(addresses, ())
+        await ours.adopt(addresses, ids)
         await ours.release()
+
+    async def launches_with_keys(self) -> set[str]:
+        """The tokens of the launches whose key pairs are there.
+
+        Raises:
+            CloudError: The cloud did not say.
+        """
+        if self._dialect.mark != "key":
+            return set()
+        found = map(_LAUNCH_KEY.fullmatch, await self._parts.keys.names())
+        return {one[1] for one in found if one is not None}
 
     async def drop_keys(self, tokens: Iterable[str]) -> None:
         """Delete the key pairs of launches of which nothing is left.

@@ -54,10 +54,11 @@ class Roster:
         for one in instances:
             self._born.setdefault(one.id.lower(), now)
 
-    def adopted(self, ids: Iterable[str]) -> None:
-        """Instances were launched long ago: one that is not there is there no more."""
-        for one in ids:
-            self._born.setdefault(one.lower(), float("-inf"))
+    def remember(self, ages: Mapping[str, float]) -> None:
+        """Instances were launched by an earlier process, so many seconds ago."""
+        now = self._clock()
+        for one, age in ages.items():
+            self._born.setdefault(one.lower(), now - age)
 
     def is_ours(self, instance_id: str) -> bool:
         """Whether it was launched here, and is to live."""
