@@ -24,6 +24,7 @@ __all__ = [
     "Deprovisioned",
     "Deprovisioning",
     "Event",
+    "Extended",
     "InstanceReady",
     "InstanceReplaced",
     "Launched",
@@ -198,6 +199,16 @@ class TransferEnded(Event):
 
     def __str__(self) -> str:
         return f"Copied {self.source} to {self.target} ({self.size} bytes, {self.duration:.1f} s)"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Extended(Event):
+    """The end of an instance that ends by itself was put off."""
+
+    until: datetime
+
+    def __str__(self) -> str:
+        return f"Instance {self.instance_id} ends by itself at {self.until:%Y-%m-%d %H:%M:%S} UTC"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 from precip_async.clouds.base import Cloud, LaunchRequest
-from precip_async.errors import ExperimentClosed, HostKeyMismatch, InvalidArgument
-from precip_async.fanout import fan_out, in_child_task
-from precip_async.fleet import Tags, checked_tags, select
+from precip_async.errors import ExperimentClosed, InvalidArgument
+from precip_async.fanout import in_child_task
+from precip_async.fleet import Tags, checked_tags
 from precip_async.how import How
-from precip_async.life import Life
+from precip_async.lifetime import Expires, arm
 from precip_async.results import RunResults
-from precip_async.settings import (
-    Settings,
-    Shared,
-    checked_number,
-    checked_parallel,
-)
+from precip_async.settings import Settings, Shared, checked_number
 
 if TYPE_CHECKING:
     import builtins
-    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from collections.abc import Mapping
     from pathlib import Path
 
     from precip_async.fleet import Instance
@@ -29,12 +24,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Experiment"]
 
-Value = TypeVar("Value")
-
 MOST_INSTANCES = 100_000  # more in one call is a mistake, not an experiment
 
 
-class Experiment(Life):
+class Experiment(Expires):
     """Instances of one cloud, and what is done on them.
 
     ``async with`` opens and closes it; leaving it by any road ends its instances. The verbs may be
@@ -149,6 +142,7 @@ class Experiment(Life):
             BootTimeout: Some are not ready in time; what is ready stays usable, and calling again
                 resumes.
             BootError: Some have failed for good.
+            RemoteError: One that is to end by itself would not; of several `FleetError`.
 
         If cancelled, instances go on booting and stay the experiment's.
         """
@@ -158,6 +152,7 @@ class Experiment(Life):
 
         async def boot() -> None:
             await stage.boot.wait(chosen, timeout)
+            await arm(stage, chosen)
 
         await in_child_task(boot)
         if stage.launcher.closed:
@@ -195,7 +190,7 @@ class Experiment(Life):
 
     def instances(self, tags: Tags = ()) -> builtins.list[Instance]:
         """The selected instances that have not been ended, in provisioning order. No I/O."""
-        return select(self._stage.launcher.instances, tags)
+        return self._stage.selected(tags)
 
     def get_public_hostnames(self, tags: Tags = ()) -> builtins.list[str]:
         """Where the selected instances are reached from outside. No I/O."""
@@ -237,9 +232,9 @@ class Experiment(Life):
             FleetError: Some failed, of several at once.
         """
         how = How(user=user, timeout=timeout)
-        ready = self._ready(tags)
+        ready = self._stage.ready(tags)
         async with self._stage.put_jobs(ready, how, local_path, remote_path) as jobs:
-            await self._each(jobs, parallel)
+            await self._stage.each(jobs, parallel)
 
     async def get(
         self,
@@ -264,8 +259,8 @@ class Experiment(Life):
             FleetError: Some failed, of several at once.
         """
         how = How(user=user, timeout=timeout)
-        jobs = await self._stage.get_jobs(self._ready(tags), how, remote_path, local_path)
-        return await self._each(jobs, parallel)
+        jobs = await self._stage.get_jobs(self._stage.ready(tags), how, remote_path, local_path)
+        return await self._stage.each(jobs, parallel)
 
     async def run(
         self,
@@ -320,8 +315,8 @@ class Experiment(Life):
             cwd=cwd,
             on_output=on_output,
         )
-        jobs = self._stage.command_jobs(self._ready(tags), how, cmd)
-        return RunResults(await self._each(jobs, parallel, results=True))
+        jobs = self._stage.command_jobs(self._stage.ready(tags), how, cmd)
+        return RunResults(await self._stage.each(jobs, parallel, results=True))
 
     async def copy_and_run(
         self,
@@ -354,45 +349,9 @@ class Experiment(Life):
             cwd=cwd,
             on_output=on_output,
         )
-        ready = self._ready(tags)
+        ready = self._stage.ready(tags)
         async with self._stage.script_jobs(ready, how, local_script, args) as jobs:
-            return RunResults(await self._each(jobs, parallel, results=True))
-
-    # -- what the verbs share ----------------------------------------------------------------
-
-    def _ready(self, tags: Tags) -> builtins.list[Instance]:
-        chosen = self.instances(tags)
-        unready = [f"{one.id} is {one.state}" for one in chosen if one.state != "ready"]
-        if unready:
-            raise InvalidArgument(f"not ready: {', '.join(unready)}; call wait() first")
-        if not chosen:
-            wanted = ", ".join(map(repr, checked_tags(tags)))
-            self._stage.warn(
-                f"no instance bears the tags {wanted}" if wanted else "there are no instances"
-            )
-        return chosen
-
-    async def _each(
-        self,
-        jobs: Sequence[Callable[[], Awaitable[Value]]],
-        parallel: Parallel | None,
-        *,
-        results: bool = False,
-    ) -> builtins.list[Value]:
-        """Do the jobs, one after the other or many at once, as `parallel` says."""
-        given = self._settings.parallel if parallel is None else parallel
-        checked_parallel(given)
-        width = self.limits.max_hosts if given is True else int(given)
-        stage = self._stage
-
-        async def do(job: Callable[[], Awaitable[Value]]) -> Value:
-            try:
-                return await job()
-            except HostKeyMismatch as error:
-                error.add_note(stage.reach.mending)
-                raise
-
-        return await fan_out(jobs, do, width=width, results=results)
+            return RunResults(await self._stage.each(jobs, parallel, results=True))
 
 
 def _checked_count(what: str, value: object, most: int) -> None:

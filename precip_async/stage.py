@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, TypeVar
 
 import anyio
 import anyio.to_thread
@@ -11,23 +12,34 @@ import anyio.to_thread
 from precip_async.boot import Boot
 from precip_async.clouds.base import Access, Cloud
 from precip_async.ending import Books
-from precip_async.errors import ExperimentException, NameInUse
+from precip_async.errors import (
+    ExperimentException,
+    HostKeyMismatch,
+    InvalidArgument,
+    NameInUse,
+)
 from precip_async.events import Announcer, Opened, Warned
+from precip_async.fanout import fan_out
+from precip_async.fleet import checked_tags, select
 from precip_async.home.directory import Home
 from precip_async.home.journal import Journal
 from precip_async.home.names import hold_name
 from precip_async.launch import Launcher
 from precip_async.reach import Reach
+from precip_async.settings import checked_parallel
 from precip_async.work import command_jobs, get_jobs, put_jobs, script_jobs
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable, Sequence
     from pathlib import Path
 
-    from precip_async.settings import Settings
+    from precip_async.fleet import Instance, Tags
+    from precip_async.settings import Parallel, Settings
     from precip_async.ssh.pool import Pool
 
 __all__ = ["Stage"]
+
+Value = TypeVar("Value")
 
 
 class Stage:
@@ -46,6 +58,7 @@ class Stage:
     def __init__(self, name: str, settings: Settings) -> None:
         self.name, self.settings = name, settings
         self.announce = Announcer(name, settings.observers)
+        self.armed: set[str] = set()  # the machines that were seen to end by themselves
         self._undo = AsyncExitStack()
         self._sequence = 0
 
@@ -71,9 +84,10 @@ class Stage:
         undo.push_async_callback(self._in_thread_for_sure, hold.release)
         journal = await in_thread(Journal.open, home)
         undo.push_async_callback(self._in_thread_for_sure, journal.close)
-        self._books = Books(journal)
+        self.books = Books(journal)
         self.output = (await in_thread(home.runtime, "output")) / self.name
         self.cloud = cloud if isinstance(cloud, Cloud) else await in_thread(cloud, home)
+        settings.check_lifetime(self.cloud)
         self.reach = Reach(settings, self.cloud.traits)
         undo.push_async_callback(self._close_cloud)  # after the pool: no connects to what is gone
         public_key, self.pool = await self.reach.open(home)
@@ -87,7 +101,7 @@ class Stage:
             )
         )
         shared = (self.pool, self.reach, limits, self.announce)
-        self.launcher = Launcher(self.cloud, self._books, *shared)
+        self.launcher = Launcher(self.cloud, self.books, *shared, settings.max_lifetime)
         self.boot = Boot(self.cloud, self.launcher, *shared)
         await self._settle()
         traits = self.cloud.traits
@@ -106,7 +120,7 @@ class Stage:
         Raises:
             NameInUse: Some of it still runs.
         """
-        write, traits = self._books.write, self.cloud.traits
+        write, traits = self.books.write, self.cloud.traits
         rows = [
             row
             for row in await write(Journal.alive, self.name)
@@ -139,6 +153,57 @@ class Stage:
         self._sequence += 1
         safe = instance_id.replace("/", "_").replace(":", "_")
         return self.output / f"{self._sequence:06d}.{safe}"
+
+    # -- what the verbs share ----------------------------------------------------------------
+
+    def selected(self, tags: Tags) -> list[Instance]:
+        """The instances that bear all of `tags` and have not been ended."""
+        return select(self.launcher.instances, tags)
+
+    def ready(self, tags: Tags) -> list[Instance]:
+        """Likewise; all of them can be worked on.
+
+        Raises:
+            InvalidArgument: One is not ready, or its time was up.
+        """
+        chosen, now = self.selected(tags), datetime.now(UTC)
+        unready = [f"{one.id} is {one.state}" for one in chosen if one.state != "ready"]
+        if unready:
+            raise InvalidArgument(f"not ready: {', '.join(unready)}; call wait() first")
+        over = [one for one in chosen if one.expires_at is not None and one.expires_at < now]
+        if over:
+            raise InvalidArgument(
+                f"the time of {', '.join(one.id for one in over)} was up "
+                f"{(now - min(one.expires_at or now for one in over)).total_seconds():.0f} s ago "
+                "(max_lifetime); deprovision what has ended, and call extend() earlier next time"
+            )
+        if not chosen:
+            wanted = ", ".join(map(repr, checked_tags(tags)))
+            self.warn(
+                f"no instance bears the tags {wanted}" if wanted else "there are no instances"
+            )
+        return chosen
+
+    async def each(
+        self,
+        jobs: Sequence[Callable[[], Awaitable[Value]]],
+        parallel: Parallel | None,
+        *,
+        results: bool = False,
+    ) -> list[Value]:
+        """Do the jobs, one after the other or many at once, as `parallel` says."""
+        given = self.settings.parallel if parallel is None else parallel
+        checked_parallel(given)
+        width = self.settings.limits.max_hosts if given is True else int(given)
+
+        async def do(job: Callable[[], Awaitable[Value]]) -> Value:
+            try:
+                return await job()
+            except HostKeyMismatch as error:
+                error.add_note(self.reach.mending)
+                raise
+
+        return await fan_out(jobs, do, width=width, results=results)
 
     async def aclose(self) -> None:
         """End the instances unless they are to be kept, and let go of everything.

@@ -19,8 +19,8 @@ STOREYS: dict[str, tuple[str, ...]] = {
     "edges": ("clouds", "home", "ssh"),
     "lab": ("lab",),
     "conduct": (
-        *("boot", "detour", "ending", "experiment", "fanout", "how", "launch", "life", "probe"),
-        *("reach", "reaping", "settings", "stage", "work"),
+        *("boot", "detour", "ending", "errand", "experiment", "fanout", "how", "launch", "life"),
+        *("lifetime", "probe", "reach", "reaping", "settings", "stage", "work"),
     ),
     "experiments": ("experiments",),
     "faces": ("cli", "console", "portal", "rehearsal", "sync", "testing"),

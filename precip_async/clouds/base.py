@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, runtime_checkab
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from datetime import datetime
 
 __all__ = [
     "CLOUD_INIT_STATE",
     "Access",
     "Cloud",
+    "Expiring",
     "LaunchRequest",
     "Machine",
     "MachineState",
@@ -94,6 +96,8 @@ class LaunchRequest:
         tags: The user's tags, for clouds that can mark machines with them.
         ebs_size: Gibibytes of the root volume; ``None`` leaves the image's own size.
         options: Launch parameters in the cloud's own spelling.
+        expires: When the machines are to end by themselves; ``None``: never. Only an `Expiring`
+            cloud is asked for it.
     """
 
     token: str
@@ -106,6 +110,7 @@ class LaunchRequest:
     ebs_size: int | None = None
     user_data: str | bytes | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
+    expires: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -183,5 +188,25 @@ class Cloud(Protocol):
         """Let go of connections and helpers, also after a `prepare` that failed.
 
         Machines go on running where ``Access.keep`` was set.
+        """
+        ...
+
+
+@runtime_checkable
+class Expiring(Protocol):
+    """What a `Cloud` has besides whose machines can end by themselves: see `LaunchRequest`."""
+
+    async def extend(self, ids: Sequence[str], expires: datetime) -> None:
+        """Have `ids` end at `expires` where the cloud sees to it, and say so where it only knows.
+
+        Raises:
+            CloudError: The cloud did not take note of it.
+        """
+        ...
+
+    def renewal(self, expires: datetime) -> str:
+        """The command line by which root has a machine end at `expires`, and not earlier.
+
+        It fails where the machine does not end by itself. Empty: the cloud itself sees to it.
         """
         ...

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 import warnings
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -14,14 +15,15 @@ import anyio.to_thread
 from precip_async.clouds.base import Access, LaunchRequest, Machine, Traits
 from precip_async.clouds.dialects import Dialect
 from precip_async.clouds.ec2_addresses import Addresses
-from precip_async.clouds.ec2_calls import BRIEF, Calls, recognised
-from precip_async.clouds.ec2_documents import console_of
+from precip_async.clouds.ec2_calls import Calls, console, recognised
 from precip_async.clouds.ec2_endpoint import check_credentials
 from precip_async.clouds.ec2_groups import Groups
 from precip_async.clouds.ec2_keys import Keys
 from precip_async.clouds.ec2_launch import Launches
+from precip_async.clouds.ec2_lifetime import check_lifetime, mark_expiry
 from precip_async.clouds.ec2_pace import Pace
 from precip_async.clouds.ec2_roster import Roster
+from precip_async.clouds.ec2_switch import renewing
 from precip_async.clouds.ec2_wire import checked_options, machine_of
 from precip_async.errors import CloudError, EndpointUnreachable, InvalidArgument, Throttled
 
@@ -96,6 +98,7 @@ class EC2Cloud:
                 f"{there}: leave one of the two out, or make them match"
             )
         check_credentials(access_key, secret_key, session_token, profile, needed=not amazon)
+        check_lifetime(max_lifetime, *self._dialects)
         self._endpoint, self._zone = endpoint, zone
         self._region = region or there or self._dialects[0].region
         self._given = (access_key, secret_key, session_token, profile)
@@ -181,7 +184,8 @@ class EC2Cloud:
             NotAuthorized: It does not accept the credentials.
             EndpointUnreachable: It does not answer, or what answers is no EC2 API.
             CloudError: It refuses something else.
-            InvalidArgument: The key is of a kind that it does not take.
+            InvalidArgument: The key is of a kind that it does not take, or its instances can't end
+                by themselves, and are to.
         """
         if self._verify is False:
             warnings.warn(
@@ -208,6 +212,7 @@ class EC2Cloud:
                     operation="prepare",
                     hint="check the endpoint's host and port, and the network in between",
                 ) from error
+        check_lifetime(self._max_lifetime, parts.calls.dialect)
         await parts.keys.register()
         try:
             await parts.groups.ready()
@@ -256,18 +261,15 @@ class EC2Cloud:
 
     async def console(self, instance_id: str) -> str:
         """The end of an instance's console output; empty where the cloud has none."""
-        calls = self._prepared("console").calls
-        if not calls.dialect.can("GetConsoleOutput"):
-            return ""
-        wanted = {"InstanceId": instance_id}
-        if "Latest" in calls.dialect.accepts["GetConsoleOutput"]:
-            try:
-                latest = {**wanted, "Latest": True}
-                return await calls.ask("GetConsoleOutput", latest, console_of, patience=BRIEF)
-            except CloudError as error:  # only some types have it (section 6, "host keys")
-                if error.code not in ("UnsupportedOperation", "InvalidParameterValue"):
-                    raise
-        return await calls.ask("GetConsoleOutput", wanted, console_of, patience=BRIEF)
+        return await console(self._prepared("console").calls, instance_id)
+
+    async def extend(self, ids: Sequence[str], expires: datetime) -> None:
+        """Mark `ids` with their new end; see `Expiring`."""
+        await mark_expiry(self._prepared("extend").calls, ids, expires)
+
+    def renewal(self, expires: datetime) -> str:
+        """What puts the end of an instance off; see `Expiring`."""
+        return renewing((expires - datetime.now(UTC)).total_seconds())
 
     async def aclose(self) -> None:
         """Give back addresses and key pairs unless machines are kept, and close connections.

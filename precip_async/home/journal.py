@@ -272,6 +272,18 @@ class Journal:
                 [(now, now, one) for one in ids],
             )
 
+    def extended(self, ids: Iterable[str], expires: datetime) -> None:
+        """Write down that `ids` are to end by themselves at `expires`, an aware time.
+
+        It is known by launch: the latest end of all its instances counts for each of them.
+        """
+        with self._transaction() as db:
+            db.executemany(
+                "UPDATE launches SET expires = max(coalesce(expires, ''), ?)"
+                " WHERE token IN (SELECT token FROM instances WHERE id = ? AND ended_at IS NULL)",
+                [(_text(expires), one) for one in ids],
+            )
+
     def ended(self, ids: Iterable[str]) -> None:
         """Write down that `ids` have ended; one that had, or that nobody knows, is no error."""
         now = _now()

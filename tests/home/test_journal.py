@@ -149,6 +149,20 @@ def test_what_is_seen_terminated_has_ended(journal: Journal) -> None:
     assert ids(journal) == ["i-b"]
 
 
+def test_an_end_that_is_put_off_counts_for_its_launch(journal: Journal) -> None:
+    """The latest end of a launch's instances is remembered, and none is brought forward."""
+    soon, later = datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 1, 2, tzinfo=UTC)
+    journal.intend(token="t1", **LAUNCH)
+    journal.answered("t1", ["i-a", "i-b"])
+    journal.intend(token="t2", **LAUNCH)
+    journal.answered("t2", ["i-c"])
+
+    journal.extended(["i-a"], later)
+    journal.extended(["i-b", "i-c"], soon)
+
+    assert [row.expires for row in journal.alive()] == [later, later, soon]
+
+
 def test_a_teardown_is_not_stopped_by_what_nobody_knows(journal: Journal) -> None:
     """Instances of another journal, or ended twice, are no error."""
     journal.ending(["i-x"])
