@@ -1,73 +1,30 @@
-"""Instances that end by themselves, and the verb that puts their end off."""
+"""Instances that end by themselves: that they will, and when."""
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from precip_async.clouds.base import Expiring
 from precip_async.errand import run_errand
-from precip_async.errors import InvalidArgument, RemoteError
+from precip_async.errors import RemoteError
 from precip_async.events import Extended
-from precip_async.fanout import in_child_task
 from precip_async.home.journal import Journal
-from precip_async.life import Life
-from precip_async.settings import checked_number
 
 if TYPE_CHECKING:
-    import builtins
     from collections.abc import Sequence
+    from datetime import datetime
 
-    from precip_async.fleet import Instance, Tags
+    from precip_async.fleet import Instance
     from precip_async.stage import Stage
 
-__all__ = ["Expires", "arm"]
+__all__ = ["arm", "extend"]
 
 PATIENCE: Final = 30.0  # seconds for an instance to take note, of which it needs some hundredths
 
 
-class Expires(Life):
-    """What holds for instances that were given a ``max_lifetime``."""
-
-    async def extend(
-        self, seconds: float | None = None, tags: Tags = ()
-    ) -> builtins.list[Instance]:
-        """Put off the end of the selected instances, which end by themselves.
-
-        Nothing else does: an experiment that is at work ends when its time is up, as one does
-        whose script has died. An instance that is to end later than that already is left alone.
-
-        Args:
-            seconds: How long they may live from now on; default: ``max_lifetime`` once more.
-            tags: Which.
-
-        Returns:
-            Those whose end was put off; ``expires_at`` says until when.
-
-        Raises:
-            InvalidArgument: They are not ready, their time was up, or they have no end.
-            CloudError: The cloud did not take note; nothing was put off.
-            RemoteError: One ends when it was to end before; `FleetError` for several.
-
-        If cancelled, some may live longer, and none shorter.
-        """
-        stage, lifetime = self._stage, self._settings.max_lifetime
-        if lifetime is None:
-            raise InvalidArgument(
-                "instances of this experiment do not end by themselves: it has no max_lifetime="
-            )
-        checked_number("seconds", seconds)
-        expires = datetime.now(UTC) + timedelta(seconds=lifetime if seconds is None else seconds)
-        chosen = [
-            one for one in stage.ready(tags) if one.expires_at is None or one.expires_at < expires
-        ]
-        if chosen:
-            await in_child_task(partial(_extend, stage, chosen, expires))
-        return chosen
-
-
-async def _extend(stage: Stage, instances: Sequence[Instance], expires: datetime) -> None:
+async def extend(stage: Stage, instances: Sequence[Instance], expires: datetime) -> None:
+    """Have `instances` end by themselves at `expires`, and not earlier; see `Experiment.extend`."""
     # Whoever ends what is over reads the books and the marks: they are told first.
     ids = [one.id for one in instances]
     assert isinstance(stage.cloud, Expiring)  # or the experiment would not have been opened

@@ -25,6 +25,7 @@ from precip_async.home.directory import Home
 from precip_async.home.journal import Journal
 from precip_async.home.names import hold_name
 from precip_async.launch import Launcher
+from precip_async.lifetime import arm, extend
 from precip_async.reach import Reach
 from precip_async.settings import checked_parallel
 from precip_async.work import command_jobs, get_jobs, put_jobs, script_jobs
@@ -47,6 +48,7 @@ class Stage:
 
     command_jobs, script_jobs = command_jobs, script_jobs  # what the verbs do: see `work`
     put_jobs, get_jobs = put_jobs, get_jobs
+    arm, extend = arm, extend  # see `lifetime`
 
     cloud: Cloud
     pool: Pool
