@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Unpack
 
 from precip_async.clouds.base import Cloud, LaunchRequest
@@ -10,7 +9,7 @@ from precip_async.errors import ExperimentClosed, InvalidArgument
 from precip_async.fanout import in_child_task
 from precip_async.fleet import Tags, checked_tags
 from precip_async.how import How
-from precip_async.life import Life
+from precip_async.lasting import Lasting
 from precip_async.results import RunResults
 from precip_async.settings import Settings, Shared, checked_number
 
@@ -28,7 +27,7 @@ __all__ = ["Experiment"]
 MOST_INSTANCES = 100_000  # more in one call is a mistake, not an experiment
 
 
-class Experiment(Life):
+class Experiment(Lasting):
     """Instances of one cloud, and what is done on them.
 
     ``async with`` opens and closes it; leaving it by any road ends its instances. The verbs may be
@@ -171,45 +170,10 @@ class Experiment(Life):
         stage, chosen = self._stage, self.instances(tags)
 
         async def end() -> None:
+            await stage.end_left(chosen)
             await stage.launcher.terminate(chosen)
 
         await in_child_task(end)
-
-    async def extend(
-        self, seconds: float | None = None, tags: Tags = ()
-    ) -> builtins.list[Instance]:
-        """Put off the end of the selected instances, which end by themselves.
-
-        Nothing else does: an experiment that is at work ends when its time is up, as one does
-        whose script has died. An instance that is to end later than that already is left alone.
-
-        Args:
-            seconds: How long they may live from now on; default: ``max_lifetime`` once more.
-            tags: Which.
-
-        Returns:
-            Those whose end was put off; ``expires_at`` says until when.
-
-        Raises:
-            InvalidArgument: They are not ready, their time was up, or they have no end.
-            CloudError: The cloud did not take note; nothing was put off.
-            RemoteError: One ends when it was to end before; `FleetError` for several.
-
-        If cancelled, some may live longer, and none shorter.
-        """
-        stage, lifetime = self._stage, self._settings.max_lifetime
-        if lifetime is None:
-            raise InvalidArgument(
-                "instances of this experiment do not end by themselves: it has no max_lifetime="
-            )
-        checked_number("seconds", seconds)
-        expires = datetime.now(UTC) + timedelta(seconds=lifetime if seconds is None else seconds)
-        chosen = [
-            one for one in stage.ready(tags) if one.expires_at is None or one.expires_at < expires
-        ]
-        if chosen:
-            await in_child_task(lambda: stage.extend(chosen, expires))
-        return chosen
 
     def list(self, tags: Tags = ()) -> builtins.list[dict[str, Any]]:
         """What is known of the selected instances, one dictionary each. No I/O."""

@@ -24,6 +24,15 @@ from precip_async.fleet import checked_tags, select
 from precip_async.home.directory import Home
 from precip_async.home.journal import Journal
 from precip_async.home.names import hold_name
+from precip_async.jobs import (
+    end_jobs,
+    end_left,
+    list_jobs,
+    read_job,
+    remove_jobs,
+    start_jobs,
+    wait_jobs,
+)
 from precip_async.launch import Launcher
 from precip_async.lifetime import arm, extend
 from precip_async.reach import Reach
@@ -49,6 +58,8 @@ class Stage:
     command_jobs, script_jobs = command_jobs, script_jobs  # what the verbs do: see `work`
     put_jobs, get_jobs = put_jobs, get_jobs
     arm, extend = arm, extend  # see `lifetime`
+    start_jobs, list_jobs, read_job = start_jobs, list_jobs, read_job  # see `jobs`
+    wait_jobs, end_jobs, end_left, remove_jobs = wait_jobs, end_jobs, end_left, remove_jobs
 
     cloud: Cloud
     pool: Pool
@@ -61,6 +72,7 @@ class Stage:
         self.name, self.settings = name, settings
         self.announce = Announcer(name, settings.observers)
         self.armed: set[str] = set()  # the machines that were seen to end by themselves
+        self.detached: set[tuple[str, str | None]] = set()  # instances and users: who started some
         self._undo = AsyncExitStack()
         self._sequence = 0
 
@@ -217,6 +229,10 @@ class Stage:
         bound = 3 * limits.launch_timeout + limits.terminate_timeout  # launches in flight as well
         try:
             with anyio.move_on_after(bound, shield=True) as scope:
+                with anyio.move_on_after(limits.terminate_timeout) as patience:
+                    await self.end_left(self.selected(()))
+                if patience.cancelled_caught:
+                    self.warn("detached commands may go on: nobody could say in time that they end")
                 await self.launcher.close(keep=self.settings.keep)
             if scope.cancelled_caught:
                 raise ExperimentException(

@@ -19,7 +19,8 @@ STOREYS: dict[str, tuple[str, ...]] = {
     "edges": ("clouds", "home", "ssh"),
     "lab": ("lab",),
     "conduct": (
-        *("boot", "detour", "ending", "errand", "experiment", "fanout", "how", "launch", "life"),
+        *("boot", "detached", "detour", "ending", "errand", "experiment", "fanout", "how", "jobs"),
+        *("lasting", "launch", "life"),
         *("lifetime", "probe", "reach", "reaping", "settings", "stage", "work"),
     ),
     "experiments": ("experiments",),
