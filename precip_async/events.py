@@ -24,8 +24,11 @@ __all__ = [
     "Deprovisioned",
     "Deprovisioning",
     "Event",
+    "Extended",
     "InstanceReady",
     "InstanceReplaced",
+    "JobEnded",
+    "JobStarted",
     "Launched",
     "Observer",
     "Opened",
@@ -198,6 +201,39 @@ class TransferEnded(Event):
 
     def __str__(self) -> str:
         return f"Copied {self.source} to {self.target} ({self.size} bytes, {self.duration:.1f} s)"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobStarted(Event):
+    """A detached command was started on an instance."""
+
+    command: str
+    user: str
+
+    def __str__(self) -> str:
+        return f"Started on {self.instance_id} as {self.user}: {shortened(self.command)}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobEnded(Event):
+    """A detached command is known to have ended; ``-n``: by signal ``n``."""
+
+    command: str
+    exit_code: int
+
+    def __str__(self) -> str:
+        said = f"exited with {self.exit_code}"
+        return f"Command on {self.instance_id} {said}: {shortened(self.command)}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Extended(Event):
+    """The end of an instance that ends by itself was put off."""
+
+    until: datetime
+
+    def __str__(self) -> str:
+        return f"Instance {self.instance_id} ends by itself at {self.until:%Y-%m-%d %H:%M:%S} UTC"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -62,6 +62,7 @@ class Instance:
         instance_type: The type it was launched as.
         launched_at: When its (latest) launch was asked for, an aware UTC time.
         ready_at: When it became ready, likewise.
+        expires_at: When it ends by itself, likewise; ``None``: never.
         launches: Launches so far; over 1 when it had to be replaced.
         diagnosis: What stands between it and being ready.
         isolation: How an instance on this machine is kept apart from it; empty elsewhere.
@@ -78,6 +79,7 @@ class Instance:
     public_address: str | None = None
     private_address: str | None = None
     ready_at: datetime | None = None
+    expires_at: datetime | None = None
     launches: int = 1
     diagnosis: BootDiagnosis | None = None
     isolation: str = ""

@@ -6,6 +6,7 @@ import time
 import uuid
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import anyio
@@ -44,6 +45,9 @@ SWEEP = 10.0  # seconds for which a launch is looked for at least whose reply wa
 class Launcher:
     """Starts and ends the instances of one experiment.
 
+    Args:
+        lifetime: Seconds after which they end by themselves; ``None``: never.
+
     Attributes:
         instances: All that were ever provisioned, in their order, the ended ones included.
         plans: How each is to boot.
@@ -58,12 +62,13 @@ class Launcher:
         reach: Reach,
         limits: Limits,
         announce: Announcer,
+        lifetime: float | None = None,
     ) -> None:
         self.instances: list[Instance] = []
         self.plans: dict[Instance, Plan] = {}
         self.closed = False
         self._cloud, self._books, self._reach = cloud, books, reach
-        self._limits, self._announce = limits, announce
+        self._limits, self._announce, self._lifetime = limits, announce, lifetime
         self._ender = Ender(cloud, books, remote, reach, limits, announce)
         self._launched = self._in_flight = 0
         self._landed = anyio.Event()
@@ -140,6 +145,7 @@ class Launcher:
                 instance.launched_at, instance.ready_at = again.asked_at, None
                 instance.public_address = instance.private_address = None
                 instance.host_keys, instance.diagnosis = (), None
+                instance.expires_at = again.request.expires
                 instance.user_tags = _tags(again.request, machine)
                 instance.launches += 1
                 plan.asked, plan.asked_at = again.asked, again.asked_at
@@ -179,7 +185,10 @@ class Launcher:
 
     def _numbered(self, request: LaunchRequest) -> LaunchRequest:
         first, self._launched = self._launched, self._launched + request.count
-        return replace(request, token=str(uuid.uuid4()), first=first)
+        expires = None
+        if self._lifetime is not None:
+            expires = now() + timedelta(seconds=self._lifetime)
+        return replace(request, token=str(uuid.uuid4()), first=first, expires=expires)
 
     async def _launch(self, plan: Plan) -> list[Machine]:
         """Ask for a launch that was written down, and search for it where the reply is lost."""
@@ -198,6 +207,7 @@ class Launcher:
             count=request.count,
             first=request.ordinal,
             tags=request.tags,
+            expires=request.expires,
             cloud_init=plan.cloud_init,
             **self._reach.way,
         )
@@ -255,6 +265,7 @@ class Launcher:
                 image_id=one.image_id,
                 instance_type=one.instance_type,
                 launched_at=plan.asked_at,
+                expires_at=one.expires,
                 user_tags=_tags(one, machine),
                 isolation=self._cloud.traits.isolation,
             )

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from precip_async.home.directory import Home
     from precip_async.home.hostkeys import KnownHosts
     from precip_async.settings import AnyPath, Settings
-    from precip_async.ssh.remote import Remote
     from precip_async.ssh.transport import Connector
 
 __all__ = ["Reach", "Way"]
@@ -55,7 +54,7 @@ class Reach:
         self._new: dict[str, str] = {}
         self._file: AnyPath = ""
 
-    async def open(self, home: Home) -> tuple[str, Remote]:
+    async def open(self, home: Home) -> tuple[str, PooledRemote]:
         """Read the keys; return our public key, and who works on instances.
 
         Raises:

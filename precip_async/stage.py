@@ -12,15 +12,32 @@ from precip_async import clock
 from precip_async.boot import Boot
 from precip_async.clouds.base import Access, Attachable, Cloud
 from precip_async.ending import Books
-from precip_async.errors import ExperimentException, HostKeyMismatch, NameInUse
+from precip_async.errors import (
+    ExperimentException,
+    HostKeyMismatch,
+    InvalidArgument,
+    NameInUse,
+)
 from precip_async.events import Announcer, Opened, Warned
 from precip_async.fanout import fan_out
+from precip_async.fleet import checked_tags, select
 from precip_async.home.directory import Home
 from precip_async.home.journal import Journal
 from precip_async.home.names import hold_name
+from precip_async.jobs import (
+    end_jobs,
+    end_left,
+    list_jobs,
+    read_job,
+    remove_jobs,
+    start_jobs,
+    wait_jobs,
+)
 from precip_async.launch import Launcher
 from precip_async.ledger import JournalLedger
+from precip_async.lifetime import arm, extend
 from precip_async.reach import Reach
+from precip_async.settings import checked_parallel
 from precip_async.steps import reached
 from precip_async.work import command_jobs, get_jobs, put_jobs, script_jobs
 
@@ -28,8 +45,9 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
     from pathlib import Path
 
-    from precip_async.settings import Settings
-    from precip_async.ssh.remote import Remote
+    from precip_async.fleet import Instance, Tags
+    from precip_async.settings import Parallel, Settings
+    from precip_async.ssh.remote import PooledRemote
 
 __all__ = ["Stage"]
 
@@ -41,9 +59,12 @@ class Stage:
 
     command_jobs, script_jobs = command_jobs, script_jobs  # what the verbs do: see `work`
     put_jobs, get_jobs = put_jobs, get_jobs
+    arm, extend = arm, extend  # see `lifetime`
+    start_jobs, list_jobs, read_job = start_jobs, list_jobs, read_job  # see `jobs`
+    wait_jobs, end_jobs, end_left, remove_jobs = wait_jobs, end_jobs, end_left, remove_jobs
 
     cloud: Cloud
-    remote: Remote
+    remote: PooledRemote
     reach: Reach
     launcher: Launcher
     boot: Boot
@@ -53,6 +74,8 @@ class Stage:
     def __init__(self, name: str, settings: Settings) -> None:
         self.name, self.settings = name, settings
         self.announce = Announcer(name, settings.observers)
+        self.armed: set[str] = set()  # the machines that were seen to end by themselves
+        self.detached: set[tuple[str, str | None]] = set()  # instances and users: who started some
         self._undo = AsyncExitStack()
         self._sequence = 0
 
@@ -79,9 +102,10 @@ class Stage:
         undo.push_async_callback(self._in_thread_for_sure, hold.release)
         journal = await in_thread(Journal.open, home)
         undo.push_async_callback(self._in_thread_for_sure, journal.close)
-        self._books = Books(journal)
+        self.books = Books(journal)
         self.output = (await in_thread(home.runtime, "output")) / self.name
         self.cloud = cloud if isinstance(cloud, Cloud) else await in_thread(cloud, home)
+        settings.check_lifetime(self.cloud)
         self.reach = Reach(settings, self.cloud.traits)
         undo.push_async_callback(self._close_cloud)  # after the remote: no connects to what is gone
         public_key, self.remote = await self.reach.open(home)
@@ -92,12 +116,12 @@ class Stage:
                 owner=home.account_id,
                 public_key=public_key,
                 keep=settings.keep,
-                ledger=JournalLedger(self._books, self.announce, lambda: self.cloud.traits),
+                ledger=JournalLedger(self.books, self.announce, lambda: self.cloud.traits),
             )
         )
         reached("cloud.prepared")
         shared = (self.remote, self.reach, limits, self.announce)
-        self.launcher = Launcher(self.cloud, self._books, *shared)
+        self.launcher = Launcher(self.cloud, self.books, *shared, settings.max_lifetime)
         self.boot = Boot(self.cloud, self.launcher, *shared)
         await self._settle()
         traits = self.cloud.traits
@@ -116,7 +140,7 @@ class Stage:
         Raises:
             NameInUse: Some of it still runs.
         """
-        write, traits = self._books.write, self.cloud.traits
+        write, traits = self.books.write, self.cloud.traits
         rows = [
             row
             for row in await write(Journal.alive, self.name)
@@ -144,18 +168,61 @@ class Stage:
                 + ", ".join(sorted(left)),
             )
 
+    def warn(self, text: str) -> None:
+        """Announce something that is no error and should be known."""
+        self.announce(Warned(experiment=self.name, text=text))
+
+    def output_stem(self, instance_id: str) -> Path:
+        """Where the next output goes that does not fit into memory."""
+        self._sequence += 1
+        safe = instance_id.replace("/", "_").replace(":", "_")
+        return self.output / f"{self._sequence:06d}.{safe}"
+
+    # -- what the verbs share ----------------------------------------------------------------
+
+    def selected(self, tags: Tags) -> list[Instance]:
+        """The instances that bear all of `tags` and have not been ended."""
+        return select(self.launcher.instances, tags)
+
+    def ready(self, tags: Tags) -> list[Instance]:
+        """Likewise; all of them can be worked on.
+
+        Raises:
+            InvalidArgument: One is not ready, or its time was up.
+        """
+        chosen, now = self.selected(tags), clock.now()
+        unready = [f"{one.id} is {one.state}" for one in chosen if one.state != "ready"]
+        if unready:
+            raise InvalidArgument(f"not ready: {', '.join(unready)}; call wait() first")
+        over = [one for one in chosen if one.expires_at is not None and one.expires_at < now]
+        if over:
+            raise InvalidArgument(
+                f"the time of {', '.join(one.id for one in over)} was up "
+                f"{(now - min(one.expires_at or now for one in over)).total_seconds():.0f} s ago "
+                "(max_lifetime); deprovision what has ended, and call extend() earlier next time"
+            )
+        if not chosen:
+            wanted = ", ".join(map(repr, checked_tags(tags)))
+            self.warn(
+                f"no instance bears the tags {wanted}" if wanted else "there are no instances"
+            )
+        return chosen
+
     async def each(
         self,
         jobs: Sequence[Callable[[], Awaitable[Value]]],
-        width: int,
+        parallel: Parallel | None,
         *,
-        results: bool,
+        results: bool = False,
     ) -> list[Value]:
-        """Do the jobs, `width` at once; see `fan_out`.
+        """Do the jobs, one after the other or many at once, as `parallel` says.
 
         Raises:
             InvalidArgument: So many at once don't fit into this process; nothing was done.
         """
+        given = self.settings.parallel if parallel is None else parallel
+        checked_parallel(given)
+        width = self.settings.limits.max_hosts if given is True else int(given)
 
         async def do(job: Callable[[], Awaitable[Value]]) -> Value:
             try:
@@ -167,16 +234,6 @@ class Stage:
         async with self.remote.working(min(width or 1, len(jobs))):
             return await fan_out(jobs, do, width=width, results=results)
 
-    def warn(self, text: str) -> None:
-        """Announce something that is no error and should be known."""
-        self.announce(Warned(experiment=self.name, text=text))
-
-    def output_stem(self, instance_id: str) -> Path:
-        """Where the next output goes that does not fit into memory."""
-        self._sequence += 1
-        safe = instance_id.replace("/", "_").replace(":", "_")
-        return self.output / f"{self._sequence:06d}.{safe}"
-
     async def aclose(self) -> None:
         """End the instances unless they are to be kept, and let go of everything.
 
@@ -187,6 +244,10 @@ class Stage:
         bound = 3 * limits.launch_timeout + limits.terminate_timeout  # launches in flight as well
         try:
             with anyio.move_on_after(bound, shield=True) as scope:
+                with anyio.move_on_after(limits.terminate_timeout) as patience:
+                    await self.end_left(self.selected(()))
+                if patience.cancelled_caught:
+                    self.warn("detached commands may go on: nobody could say in time that they end")
                 await self.launcher.close(keep=self.settings.keep)
             if scope.cancelled_caught:
                 raise ExperimentException(

@@ -43,10 +43,15 @@ if TYPE_CHECKING:
     from precip_async.ssh.transport import Target
     from precip_async.stage import Stage
 
-__all__ = ["command_jobs", "get_jobs", "put_jobs", "script_jobs"]
+__all__ = ["command_jobs", "get_jobs", "order_of", "put_jobs", "script_jobs", "text_of"]
 
 
-def _text_of(what: str, given: object, instance: Instance) -> str:
+def text_of(what: str, given: object, instance: Instance) -> str:
+    """What `given`, which may be a callable of the instance, is for `instance`.
+
+    Raises:
+        InvalidArgument: It is no text, or an empty one.
+    """
     value = given(instance) if callable(given) else given
     if isinstance(value, os.PathLike):
         value = os.fspath(value)
@@ -76,15 +81,7 @@ class _Command:
     ) -> None:
         self.stage, self.instance, self.how, self.command = stage, instance, how, command
         self.budget = budget
-        self.target, sudo_user = stage.reach.target(instance, how.user)
-        self.order = Order(
-            command=command,
-            user=stage.reach.shown_user(instance, how.user),
-            sudo_user=sudo_user,
-            env={**self._env(), **_place(stage, instance, place, count)},
-            cwd=how.cwd,
-            timeout=how.timeout,
-        )
+        self.target, self.order = order_of(stage, instance, how, command, place=place, count=count)
         self.order.line(stdin=how.input is not None)  # refuses what can't be sent
         base = how.output_base_name
         if base is None:
@@ -92,17 +89,6 @@ class _Command:
         else:
             stem = Path(f"{os.fspath(base)}.{instance.id}")
             self.files = OutputFiles(stem, always=True)
-
-    def _env(self) -> dict[str, str]:
-        given = self.how.env
-        env = given(self.instance) if callable(given) else given or {}
-        if not isinstance(env, Mapping) or not all(
-            isinstance(text, str) for pair in env.items() for text in pair
-        ):
-            raise InvalidArgument(f"env must map strings to strings, not {env!r}")
-        if MARK in env:
-            raise InvalidArgument(f"{MARK} is how a command is found again: env can't set it")
-        return dict(env)
 
     async def run(self) -> CommandResult:
         """Run it.
@@ -157,15 +143,38 @@ class _Command:
             self.how.on_output(self.instance, stream, text)
 
 
-def _place(stage: Stage, instance: Instance, place: int, count: int) -> dict[str, str]:
-    """The variables by which a command knows where it is."""
-    return {
-        "PRECIP_EXPERIMENT": stage.name,
-        "PRECIP_OWNER": stage.owner,  # so that who shares a host can tell whose processes are left
-        "PRECIP_INSTANCE_ID": instance.id,
-        "PRECIP_INDEX": str(place),
-        "PRECIP_COUNT": str(count),
-    }
+def order_of(
+    stage: Stage, instance: Instance, how: How, command: str, *, place: int, count: int
+) -> tuple[Target, Order]:
+    """Where and how `command` is to be run; its environment tells it where it is.
+
+    Raises:
+        InvalidArgument: Its environment or its user can't be.
+    """
+    given = how.env(instance) if callable(how.env) else how.env or {}
+    if not isinstance(given, Mapping) or not all(
+        isinstance(text, str) for pair in given.items() for text in pair
+    ):
+        raise InvalidArgument(f"env must map strings to strings, not {given!r}")
+    if MARK in given:
+        raise InvalidArgument(f"{MARK} is how a command is found again: env can't set it")
+    target, sudo_user = stage.reach.target(instance, how.user)
+    order = Order(
+        command=command,
+        user=stage.reach.shown_user(instance, how.user),
+        sudo_user=sudo_user,
+        env={
+            **given,
+            "PRECIP_EXPERIMENT": stage.name,
+            "PRECIP_OWNER": stage.owner,  # so that who shares a host can tell whose these are
+            "PRECIP_INSTANCE_ID": instance.id,
+            "PRECIP_INDEX": str(place),
+            "PRECIP_COUNT": str(count),
+        },
+        cwd=how.cwd,
+        timeout=how.timeout,
+    )
+    return target, order
 
 
 def command_jobs(
@@ -182,7 +191,7 @@ def command_jobs(
             stage,
             instance,
             how,
-            _text_of("cmd", cmd, instance),
+            text_of("cmd", cmd, instance),
             budget=budget,
             place=place,
             count=len(instances),
@@ -294,8 +303,8 @@ async def put_jobs(
     """
     ways = [
         (
-            Path(_text_of("local_path", local_path, instance)),
-            _text_of("remote_path", remote_path, instance),
+            Path(text_of("local_path", local_path, instance)),
+            text_of("remote_path", remote_path, instance),
         )
         for instance in instances
     ]
@@ -350,8 +359,8 @@ async def get_jobs(
     jobs: list[Callable[[], Awaitable[Path]]] = []
     needed: dict[Path, None] = {}
     for instance in instances:
-        remote = _text_of("remote_path", remote_path, instance)
-        local = _text_of("local_path", local_path, instance)
+        remote = text_of("remote_path", remote_path, instance)
+        local = text_of("local_path", local_path, instance)
         needed[Path(local) if local.endswith("/") else Path(local).parent] = None
         suffix = f".{instance.id}" if len(instances) > 1 else ""
         jobs.append(partial(_get, stage, instance, how, remote, local, suffix))

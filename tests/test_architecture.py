@@ -29,8 +29,9 @@ STOREYS: dict[str, tuple[str, ...]] = {
     "edges": ("clouds", "home", "ssh"),
     "lab": ("lab",),
     "conduct": (
-        *("attaching", "boot", "detour", "ending", "experiment", "fanout", "how", "launch"),
-        *("ledger", "life", "plan", "probe", "reach", "reaping", "settings", "stage", "work"),
+        *("attaching", "boot", "detached", "detour", "ending", "errand", "experiment", "fanout"),
+        *("how", "jobs", "lasting", "launch", "ledger", "life", "lifetime", "plan", "probe"),
+        *("reach", "reaping", "settings", "stage", "work"),
     ),
     "experiments": ("experiments",),
     "faces": ("cli", "console", "portal", "rehearsal", "sync", "testing"),

@@ -20,6 +20,7 @@ __all__ = [
     "Access",
     "Attachable",
     "Cloud",
+    "Expiring",
     "HeldAddress",
     "LaunchRequest",
     "Ledger",
@@ -149,6 +150,8 @@ class LaunchRequest:
         tags: The user's tags, for clouds that can mark machines with them.
         ebs_size: Gibibytes of the root volume; ``None`` leaves the image's own size.
         options: Launch parameters in the cloud's own spelling.
+        expires: When the machines are to end by themselves; ``None``: never. Only an `Expiring`
+            cloud is asked for it.
     """
 
     token: str
@@ -162,6 +165,7 @@ class LaunchRequest:
     ebs_size: int | None = None
     user_data: str | bytes | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
+    expires: datetime | None = None
 
     @property
     def ordinal(self) -> int:
@@ -310,5 +314,25 @@ class Attachable(Protocol):
         Args:
             ids: Which.
             addresses: Those that were taken for them, to be given back with them.
+        """
+        ...
+
+
+@runtime_checkable
+class Expiring(Protocol):
+    """What a `Cloud` has besides whose machines can end by themselves: see `LaunchRequest`."""
+
+    async def extend(self, ids: Sequence[str], expires: datetime) -> None:
+        """Have `ids` end at `expires` where the cloud sees to it, and say so where it only knows.
+
+        Raises:
+            CloudError: The cloud did not take note of it.
+        """
+        ...
+
+    def renewal(self, expires: datetime) -> str:
+        """The command line by which root has a machine end at `expires`, and not earlier.
+
+        It fails where the machine does not end by itself. Empty: the cloud itself sees to it.
         """
         ...

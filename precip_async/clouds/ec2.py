@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 import warnings
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -20,10 +21,12 @@ from precip_async.clouds.ec2_endpoint import check_credentials
 from precip_async.clouds.ec2_groups import Groups
 from precip_async.clouds.ec2_keys import Keys
 from precip_async.clouds.ec2_launch import Launches
+from precip_async.clouds.ec2_lifetime import check_lifetime, mark_expiry
 from precip_async.clouds.ec2_pace import Pace
 from precip_async.clouds.ec2_parts import Parts
 from precip_async.clouds.ec2_remains import Remains
 from precip_async.clouds.ec2_roster import Roster
+from precip_async.clouds.ec2_switch import renewing
 from precip_async.clouds.ec2_wire import checked_options, machine_of
 from precip_async.errors import CloudError, EndpointUnreachable, InvalidArgument, Throttled
 
@@ -96,6 +99,7 @@ class EC2Cloud:
                 f"{there}: leave one of the two out, or make them match"
             )
         check_credentials(access_key, secret_key, session_token, profile, needed=not amazon)
+        check_lifetime(max_lifetime, *self._dialects)
         self._endpoint, self._zone = endpoint, zone
         self._region = region or there or self._dialects[0].region
         self._given = (access_key, secret_key, session_token, profile)
@@ -183,7 +187,8 @@ class EC2Cloud:
             NotAuthorized: It does not accept the credentials.
             EndpointUnreachable: It does not answer, or what answers is no EC2 API.
             CloudError: It refuses something else.
-            InvalidArgument: The key is of a kind that it does not take.
+            InvalidArgument: The key is of a kind that it does not take, or its instances can't end
+                by themselves, and are to.
         """
         if self._verify is False:
             warnings.warn(
@@ -210,6 +215,7 @@ class EC2Cloud:
                     operation="prepare",
                     hint="check the endpoint's host and port, and the network in between",
                 ) from error
+        check_lifetime(self._max_lifetime, parts.calls.dialect)
         if access.purpose != "look":
             await parts.keys.register()
             await parts.groups.prepare()
@@ -232,7 +238,7 @@ class EC2Cloud:
         seen = await parts.roster.look(ids)
         given: dict[str, str] = {}
         if parts.addresses is not None and parts.access.purpose != "look":
-            ready = [one for one in seen.values() if self._wants_address(one)]
+            ready = [one for one in seen.values() if parts.wants_address(one)]
             given = await parts.addresses.provide(ready)
         return {one: self._machine(one, seen.get(one.lower()), given) for one in ids}
 
@@ -273,6 +279,14 @@ class EC2Cloud:
     async def console(self, instance_id: str) -> str:
         """The end of an instance's console output; empty where the cloud has none."""
         return await console(self._prepared("console").calls, instance_id)
+
+    async def extend(self, ids: Sequence[str], expires: datetime) -> None:
+        """Mark `ids` with their new end; see `Expiring`."""
+        await mark_expiry(self._prepared("extend").calls, ids, expires)
+
+    def renewal(self, expires: datetime) -> str:
+        """What puts the end of an instance off; see `Expiring`."""
+        return renewing((expires - datetime.now(UTC)).total_seconds())
 
     async def aclose(self) -> None:
         """Give back addresses and key pairs unless machines are kept, and close connections.
@@ -357,17 +371,6 @@ class EC2Cloud:
         if self._parts is None:
             raise CloudError("it is not open", cloud=self._dialects[0].title, operation=operation)
         return self._parts
-
-    def _wants_address(self, seen: Seen) -> bool:
-        """Whether an instance of ours runs, and has no public address by itself."""
-        parts = self._prepared("describe")
-        if not parts.roster.is_ours(seen.id):
-            return False
-        machine = machine_of(parts.calls.dialect, seen)
-        # with a private address: the cloud has to know where an elastic one leads
-        return bool(
-            machine.state == "running" and machine.private_address and not machine.public_address
-        )
 
     def _machine(
         self, instance_id: str, seen: Seen | None, given: Mapping[str, str] | None = None

@@ -11,12 +11,10 @@ import contextlib
 import functools
 import itertools
 from dataclasses import dataclass, replace
-from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 
-from precip_async.clock import now
 from precip_async.clouds.ec2_calls import BRIEF, together
 from precip_async.clouds.ec2_documents import images_of, instances_of, truth_of
 from precip_async.clouds.ec2_errors import ReplyLost, ServerTrouble, Unanswered
@@ -25,6 +23,7 @@ from precip_async.clouds.ec2_wire import (
     MARK,
     Placing,
     checked_options,
+    expiry,
     launch_parameters,
     marks,
     root_device,
@@ -159,10 +158,6 @@ class Launches:
         subnet = options.get("SubnetId")
         grouped = options.keys() & {"SecurityGroupIds", "SecurityGroups"}
         group = None if grouped else await self._groups.ready(subnet)
-        expires = ""
-        if self._max_lifetime:
-            end = now() + timedelta(seconds=self._max_lifetime)
-            expires = end.strftime("%Y-%m-%dT%H:%M:%SZ")
         return Placing(
             experiment=self._access.experiment,
             owner=self._access.owner,
@@ -172,7 +167,7 @@ class Launches:
             group_is_id=bool(group and group[1]),
             zone=self._zone,
             image=await self._image(request),
-            expires=expires,
+            expires=expiry(request.expires) if request.expires else "",
             lifetime=self._max_lifetime,
         )
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from precip_async.clouds.ec2_wire import machine_of
+
 if TYPE_CHECKING:
     from precip_async.clouds.base import Access
     from precip_async.clouds.ec2_addresses import Addresses
     from precip_async.clouds.ec2_calls import Calls
+    from precip_async.clouds.ec2_documents import Seen
     from precip_async.clouds.ec2_groups import Groups
     from precip_async.clouds.ec2_keys import Keys
     from precip_async.clouds.ec2_launch import Launches
@@ -28,3 +31,13 @@ class Parts:
     roster: Roster
     launches: Launches
     addresses: Addresses | None
+
+    def wants_address(self, seen: Seen) -> bool:
+        """Whether an instance of ours runs, and has no public address by itself."""
+        if not self.roster.is_ours(seen.id):
+            return False
+        machine = machine_of(self.calls.dialect, seen)
+        # with a private address: the cloud has to know where an elastic one leads
+        return bool(
+            machine.state == "running" and machine.private_address and not machine.public_address
+        )

@@ -6,6 +6,7 @@ import contextlib
 import ipaddress
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC
 from typing import TYPE_CHECKING, Any, Final
 
 from precip_async.clouds.base import Machine
@@ -14,6 +15,7 @@ from precip_async.errors import InvalidArgument
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from datetime import datetime
 
     from precip_async.clouds.base import LaunchRequest
     from precip_async.clouds.dialects import Dialect
@@ -25,6 +27,7 @@ __all__ = [
     "checked_options",
     "coerced",
     "decoded",
+    "expiry",
     "launch_parameters",
     "machine_of",
     "marks",
@@ -99,6 +102,12 @@ def launch_parameters(dialect: Dialect, request: LaunchRequest, placing: Placing
     """
     options = dict(request.options)
     checked_options(dialect, options)
+    ending = options.get("InstanceInitiatedShutdownBehavior", "terminate")
+    if placing.lifetime and ending != "terminate":
+        raise InvalidArgument(
+            f"options: InstanceInitiatedShutdownBehavior={ending} and max_lifetime= can't be both: "
+            "the instance would only be stopped when its time is up"
+        )
     given_tags = options.pop("TagSpecifications", [])
     parameters: dict[str, Any] = {
         "ImageId": request.image_id,
@@ -155,6 +164,11 @@ def marks(dialect: Dialect, request: LaunchRequest, placing: Placing) -> dict[st
             if len(key) > LONGEST_KEY or len(value) > LONGEST_VALUE:
                 raise InvalidArgument(f"too long for a tag of {dialect.title}: {key}={value}")
     return tags
+
+
+def expiry(end: datetime) -> str:
+    """The value of the mark by which it is known when an instance ends by itself."""
+    return end.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def coerced(value: str) -> str:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from precip_async import clock
+
+if TYPE_CHECKING:
+    from datetime import datetime
 
 __all__ = ["Kind", "Leftover", "Selection"]
 

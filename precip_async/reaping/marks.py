@@ -164,14 +164,14 @@ class _OnHosts:
             found = [await self._of_run(host, of_one) for of_one in runs.values()]
             listed = [one for one in found if self._selection.takes(one)]
             done = [await self._ended(target, one) for one in listed]
-            if len(text) >= MOST:
-                more = "more processes there bear a mark than are read at once: reap it again"
-                done.append(Leftover(kind="host", id=host, cloud="hosts", problem=more))
-            return done
         except ExperimentException as error:
             return [
                 Leftover(kind="host", id=host, cloud="hosts", problem=f"not looked at: {error}")
             ]
+        if len(text) >= MOST:
+            more = "more processes there bear a mark than are read at once: reap it again"
+            done.append(Leftover(kind="host", id=host, cloud="hosts", problem=more))
+        return done
 
     async def _of_run(self, host: str, processes: Iterable[Process]) -> Leftover:
         first, *others = sorted(processes, key=lambda one: one.pid)

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from precip_async.ssh.slot import Lease
     from precip_async.ssh.transport import Target
 
-__all__ = ["Conversation", "Feed", "Order", "converse", "send"]
+__all__ = ["Conversation", "Feed", "Order", "converse", "end_run", "send"]
 
 logger = logging.getLogger(__name__)
 
@@ -51,6 +51,8 @@ class Order:
         env: Its environment, beside what the login gives.
         cwd: Where it runs; ``None``: the home directory.
         timeout: Seconds from its start; ``None``: no limit.
+        lasting: Whether it is left to itself when nobody listens any more: it is short, and what
+            it has begun is to be.
         mark: Names the run in the environment of each of its processes.
     """
 
@@ -60,6 +62,7 @@ class Order:
     env: Mapping[str, str] = field(default_factory=dict)
     cwd: str | None = None
     timeout: float | None = None
+    lasting: bool = False
     mark: str = field(default_factory=lambda: secrets.token_hex(8))
     _lines: dict[bool, str] = field(default_factory=dict, init=False, repr=False, compare=False)
 
@@ -217,13 +220,20 @@ class _Run:
         talk, limits = self._talk, self._limits
         if talk.channel is None and not self._lease.doubtful:
             return ""  # it was never started
+        if self._order.lasting:
+            with anyio.move_on_after(limits.kill_grace, shield=True):
+                await talk.until_over()
+            if not talk.over:
+                self._lease.drop()
+            return ""
         left = "the instance did not say in time whether anything is left"
         with anyio.move_on_after(2 * limits.kill_grace + limits.close_grace, shield=True):
             if talk.channel is not None:
                 with anyio.move_on_after(limits.kill_grace):
                     await talk.begun()
             try:
-                left = await self._ended()
+                target, group = self._lease.slot.target, talk.group or 0
+                left = await end_run(self._pool, target, self._order, group, limits)
             except ExperimentException as error:
                 left = f"ending it failed: {error}"
             if talk.channel is not None and not left:
@@ -235,47 +245,59 @@ class _Run:
             self._lease.drop()  # its channel may still be counted by the server
         return left
 
-    async def _ended(self) -> str:
-        """Run what ends it, as the command's user and, where that does not do, as root."""
-        left = ""
-        for user in self._enders():
-            end = await self._say(self._ending(user))
-            if end.exit_code == 0:
-                return ""
-            if end.exit_code == NOT_ALL_ENDED or user != "root":  # else sudo is not for us
-                left = f"process ids {end.words}" if end.words else "it is not known what"
-        return left
-
-    async def _say(self, line: str) -> Words:
-        """Run a line of ours; over a new connection where this one has no session for it."""
-        words = Words()
-        for patient in (False, True):
-            async with self._pool.lease(self._lease.slot.target, spare=True) as lease:
-                try:
-                    channel = await lease.start(line, words, patient=patient)
-                except ConnectError:
-                    if patient:
-                        raise
-                    lease.drop()
-                    continue
-                try:
-                    await words.until_over()
-                finally:
-                    channel.close()
-                break
-        return words
-
     def _owe(self) -> None:
         """Have the next connection end what may be left."""
-        self._lease.slot.debts.append(tuple(map(self._ending, self._enders())))
+        order, group = self._order, self._talk.group or 0
+        if not order.lasting:
+            lines = [_ending(order, group, self._limits, user) for user in _enders(order)]
+            self._lease.slot.debts.append(tuple(lines))
 
-    def _enders(self) -> tuple[str | None, ...]:
-        order = self._order
-        return (order.sudo_user,) if order.user == "root" else (order.sudo_user, "root")
 
-    def _ending(self, sudo_user: str | None) -> str:
-        group = self._talk.group or 0
-        return ending_line(self._order.mark, group, self._limits.kill_grace, sudo_user=sudo_user)
+async def end_run(pool: Pool, target: Target, order: Order, group: int, limits: Limits) -> str:
+    """End what runs by `order` in `group` (0: not known), verified; what is left, in words.
+
+    As the command's user and, where that does not do, as root.
+
+    Raises:
+        ConnectError: There is no connection; nothing was ended.
+        ConnectionLost: Nobody knows what was.
+    """
+    left = ""
+    for user in _enders(order):
+        end = await _say(pool, target, _ending(order, group, limits, user))
+        if end.exit_code == 0:
+            return ""
+        if end.exit_code == NOT_ALL_ENDED or user != "root":  # else sudo is not for us
+            left = f"process ids {end.words}" if end.words else "it is not known what"
+    return left
+
+
+async def _say(pool: Pool, target: Target, line: str) -> Words:
+    """Run a line of ours; over a new connection where this one has no session for it."""
+    words = Words()
+    for patient in (False, True):
+        async with pool.lease(target, spare=True) as lease:
+            try:
+                channel = await lease.start(line, words, patient=patient)
+            except ConnectError:
+                if patient:
+                    raise
+                lease.drop()
+                continue
+            try:
+                await words.until_over()
+            finally:
+                channel.close()
+            break
+    return words
+
+
+def _enders(order: Order) -> tuple[str | None, ...]:
+    return (order.sudo_user,) if order.user == "root" else (order.sudo_user, "root")
+
+
+def _ending(order: Order, group: int, limits: Limits, sudo_user: str | None) -> str:
+    return ending_line(order.mark, group, limits.kill_grace, sudo_user=sudo_user)
 
 
 async def _first(

@@ -246,6 +246,7 @@ class NamespaceYard:
             "ROOT_KEYS": refusing(keys) if spec.refuses_root else keys,
             "SUDOER": spec.sudoer,
             "CLOUD_INIT": spec.cloud_init,
+            "POWER": spec.power,
             "METADATA": ADDRESS if spec.metadata else "",
             "RESOLV": nameservers() if self._internet else "",
             "INTERNET": "yes" if self._internet else "",
