@@ -12,7 +12,7 @@ from precip_async.boot import Boot
 from precip_async.clouds.base import Access, Cloud
 from precip_async.ending import Books
 from precip_async.errors import ExperimentException, NameInUse
-from precip_async.events import Announcer, Opened, Warned
+from precip_async.events import Announcer, Closed, Opened, Warned
 from precip_async.home.directory import Home
 from precip_async.home.journal import Journal
 from precip_async.home.names import hold_name
@@ -159,6 +159,9 @@ class Stage:
                     f"{bound:g} s; look at the cloud itself"
                 )
             reached("close.ended")
+            states = [one.state for one in self.launcher.instances]
+            ended = states.count("terminated")
+            self.announce(Closed(experiment=self.name, ended=ended, kept=len(states) - ended))
         finally:
             with anyio.move_on_after(4 * limits.close_grace, shield=True):
                 await self._undo.aclose()
