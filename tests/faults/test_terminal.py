@@ -110,8 +110,7 @@ async def test_ctrl_c_while_fifty_boot_ends_them(tmp_path: Path, script: str) ->
     """Within ten seconds the cloud has none of them; shells call the exit code 130."""
     (tmp_path / "lab").mkdir()
     never = Scenario(never_boots=True)
-    given = {"directory": tmp_path / "lab", "region": REGION, "scenario": never}
-    async with Lab("amazon", fleet=True, **given) as lab:
+    async with Lab("amazon", directory=tmp_path / "lab", region=REGION, scenario=never) as lab:
         async with terminal(lab, script, tmp_path / "home", FIFTY) as there:
             await eventually(lambda: asked(lab, "DescribeInstances") > 1, within=40)
             assert sum(one.alive for one in await lab.instances()) == FIFTY
