@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Announcer",
+    "Closed",
     "CommandEnded",
     "CommandStarted",
     "Deprovisioned",
@@ -250,6 +251,19 @@ class Deprovisioned(Event):
 
     def __str__(self) -> str:
         return f"Instance {self.instance_id} is gone"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Closed(Event):
+    """All that the experiment had to end has ended; so many instances did, and so many run on."""
+
+    ended: int
+    kept: int = 0
+
+    def __str__(self) -> str:
+        kept = f", {self.kept} kept running" * bool(self.kept)
+        plural = "" if self.ended == 1 else "s"
+        return f"Experiment '{self.experiment}' closed: {self.ended} instance{plural} ended{kept}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,7 +18,7 @@ from precip_async.errors import (
     InvalidArgument,
     NameInUse,
 )
-from precip_async.events import Announcer, Opened, Warned
+from precip_async.events import Announcer, Closed, Opened, Warned
 from precip_async.fanout import fan_out
 from precip_async.fleet import checked_tags, select
 from precip_async.home.directory import Home
@@ -255,6 +255,9 @@ class Stage:
                     f"{bound:g} s; look at the cloud itself"
                 )
             reached("close.ended")
+            states = [one.state for one in self.launcher.instances]
+            ended = states.count("terminated")
+            self.announce(Closed(experiment=self.name, ended=ended, kept=len(states) - ended))
         finally:
             with anyio.move_on_after(4 * limits.close_grace, shield=True):
                 await self._undo.aclose()

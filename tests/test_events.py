@@ -54,6 +54,7 @@ SAMPLES: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "Deprovisioning": ({}, "Deprovisioning instance: i-0"),
     "Deprovisioned": ({}, "Instance i-0 is gone"),
+    "Closed": ({"ended": 3, "kept": 1}, "Experiment 'e' closed: 3 instances ended, 1 kept running"),
     "Warned": ({"text": "no match"}, "WARNING: no match"),
 }
 KINDS = {

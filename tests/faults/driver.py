@@ -24,7 +24,7 @@ from precip_async.lab.lab import Lab
 from precip_async.lab.scenario import Scenario
 from tests import processes
 from tests.faults.child import INSTANCES, WRONG
-from tests.faults.proxy import bad_line
+from tests.faults.proxy import Line, bad_line
 from tests.faults.reaper import reaped
 from tests.on_clouds import REGION
 from tests.polling import eventually
@@ -154,17 +154,29 @@ class Stage:
         place.mkdir()
         outcome = Outcome(trial=trial)
         home = place / "home"
-        known = {one.id for one in await lab.instances()}
-        async with _disk(trial, place):
-            outcome.code = await self._child(trial, lab, home)
+        books = _Books(trial, lab, home, {one.id for one in await lab.instances()})
+        async with _disk(trial, place), AsyncExitStack() as stack:
+            endpoint, ssh_port, lines = lab.endpoint, lab.ssh_port, list[Line]()
+            if trial.kind == "api":
+                real = urlsplit(endpoint)
+                there = str(real.hostname), int(real.port or 0)
+                line = bad_line(trial.fault, trial.time, lambda _: there)
+                lines.append(await stack.enter_async_context(line))
+                endpoint = real._replace(netloc=f"{there[0]}:{lines[0].port}").geturl()
+            elif trial.kind == "ssh":
+                line = bad_line(trial.fault, trial.time, lambda host: (host, lab.ssh_port))
+                lines.append(await stack.enter_async_context(line))
+                ssh_port = lines[0].port
+            outcome.code = await self._child(trial, _where(lab, endpoint, ssh_port), home)
+            for one in lines:
+                one.heal()
             outcome.said = await anyio.Path(place / "said").read_text(errors="replace")
             (place / "full").unlink(missing_ok=True)
             outcome.before = await _left(lab)
-            books = _Books(trial, lab, home, known)
             await books.check_the_ended(outcome)
             try:
                 with anyio.fail_after(REAP):
-                    await reaped(lab, home, trial.number)
+                    outcome.violations += await reaped(lab, endpoint, home)
             except Exception as error:  # noqa: BLE001 - whatever it is, it must not be
                 outcome.violations.append(f"reap: {error!r}")
             outcome.after = await _left(lab)
@@ -175,45 +187,39 @@ class Stage:
             await anyio.to_thread.run_sync(shutil.rmtree, place)
         return outcome
 
-    async def _child(self, trial: Trial, lab: Lab, home: Path) -> int:
-        """Have the script played, over bad lines where those are to be; its exit code."""
-        endpoint, ssh_port = lab.endpoint, lab.ssh_port
-        async with AsyncExitStack() as lines:
-            if trial.kind == "api":
-                real = urlsplit(endpoint)
-                there = str(real.hostname), int(real.port or 0)
-                line = bad_line(trial.fault, trial.time, lambda _: there)
-                port = await lines.enter_async_context(line)
-                endpoint = real._replace(netloc=f"{there[0]}:{port}").geturl()
-            elif trial.kind == "ssh":
-                line = bad_line(trial.fault, trial.time, lambda host: (host, lab.ssh_port))
-                ssh_port = await lines.enter_async_context(line)
-            given = {
-                "number": trial.number,
-                "trial": trial.to_json(),
-                "where": {
-                    "dialect": lab.dialect,
-                    "region": lab.region,
-                    "endpoint": endpoint,
-                    "access_key": lab.access_key,
-                    "secret_key": lab.secret_key,
-                    "ssh_port": ssh_port,
-                    "ca_file": str(lab.ca_file) if lab.ca_file else None,
-                },
-                "home": str(home),
-                "name": _name(trial),
-                "said": str(home.parent / "said"),
-                "environment": {"HOME": str(home.parent), "PRECIP_HOME": str(home)},
-            }
-            code = 0
-            with ExitStack() as blows:
-                async for told in self._warm.play(given):
-                    if "pid" in told:
-                        for after, number in _signals(trial):
-                            blows.callback(_later(after, told["pid"], number).cancel)
-                    else:
-                        code = told["code"]
-            return code
+    async def _child(self, trial: Trial, where: dict[str, Any], home: Path) -> int:
+        """Have the script played; its exit code."""
+        given = {
+            "number": trial.number,
+            "trial": trial.to_json(),
+            "where": where,
+            "home": str(home),
+            "name": _name(trial),
+            "said": str(home.parent / "said"),
+            "environment": {"HOME": str(home.parent), "PRECIP_HOME": str(home)},
+        }
+        code = 0
+        with ExitStack() as blows:
+            async for told in self._warm.play(given):
+                if "pid" in told:
+                    for after, number in _signals(trial):
+                        blows.callback(_later(after, told["pid"], number).cancel)
+                else:
+                    code = told["code"]
+        return code
+
+
+def _where(lab: Lab, endpoint: str, ssh_port: int) -> dict[str, Any]:
+    """What a script has to know of `lab`."""
+    return {
+        "dialect": lab.dialect,
+        "region": lab.region,
+        "endpoint": endpoint,
+        "access_key": lab.access_key,
+        "secret_key": lab.secret_key,
+        "ssh_port": ssh_port,
+        "ca_file": str(lab.ca_file) if lab.ca_file else None,
+    }
 
 
 def _signals(trial: Trial) -> Iterator[tuple[float, int]]:
@@ -258,7 +264,8 @@ class _Books:
     async def check_the_ended(self, outcome: Outcome) -> None:
         """What holds as soon as the script has ended."""
         trial = self._trial
-        if outcome.code == WRONG:
+        # A second Ctrl-C strikes wherever the loop is, in asyncio and anyio as well.
+        if outcome.code == WRONG and trial.point != "INT, INT":
             outcome.violations.append("an error reached the user that is none of ours")
         if outcome.code == -signal.SIGKILL and trial.kind not in ("kill", "moment"):
             outcome.violations.append("it had not ended after 90 s")

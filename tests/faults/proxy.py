@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import socket
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
     from tests.faults.trials import Fault
 
-__all__ = ["bad_line"]
+__all__ = ["Line", "bad_line"]
 
 CHUNK: Final = 1 << 14
 DELAY: Final = 0.2  # seconds that each piece takes from then on
@@ -23,13 +24,23 @@ FROZEN: Final = 4.0  # seconds for which nothing moves
 CLOSE: Final = 5.0  # seconds
 
 
-class _Line:
-    """What the connections through one proxy share."""
+class Line:
+    """What the connections through one proxy share.
 
-    def __init__(self, fault: Fault, at: int) -> None:
-        self._fault, self._at = fault, at
+    Attributes:
+        port: Where it begins.
+    """
+
+    def __init__(self, fault: Fault, at: int, port: int) -> None:
+        self.port = port
+        self._fault, self._at = fault, float(at)
         self._pieces = 0
         self._moves = asyncio.Event()
+        self._moves.set()
+
+    def heal(self) -> None:
+        """Be a good line from now on."""
+        self._at = math.inf
         self._moves.set()
 
     async def passed(self, data: bytes) -> bytes:
@@ -57,18 +68,14 @@ class _Line:
 @asynccontextmanager
 async def bad_line(
     fault: Fault, at: int, target: Callable[[str], tuple[str, int]]
-) -> AsyncIterator[int]:
-    """A port on all of the loopback's addresses, from which a bad line leads on.
+) -> AsyncIterator[Line]:
+    """A bad line that begins at a port of all of the loopback's addresses.
 
     Args:
         fault: What happens to it.
         at: To which piece of data, counted over all connections and both directions.
         target: Where a connection leads that was made to an address.
-
-    Yields:
-        The port.
     """
-    line = _Line(fault, at)
     connections = set[asyncio.Task[None]]()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -92,9 +99,10 @@ async def bad_line(
     listener = socket.socket()
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"lo")
     listener.bind(("", 0))
+    line = Line(fault, at, listener.getsockname()[1])
     server = await asyncio.start_server(serve, sock=listener)
     try:
-        yield listener.getsockname()[1]
+        yield line
     finally:
         server.close()
         for task in list(connections):
@@ -104,7 +112,7 @@ async def bad_line(
                 await asyncio.wait(connections)
 
 
-async def _pass_on(line: _Line, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def _pass_on(line: Line, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     while data := await reader.read(CHUNK):
         writer.write(await line.passed(data))
         await writer.drain()

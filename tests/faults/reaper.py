@@ -19,15 +19,16 @@ if TYPE_CHECKING:
 __all__ = ["reaped"]
 
 
-async def reaped(lab: Lab, home: Path, number: int) -> None:
-    """End what an experiment left that died: by its journal, and by what its launches bear."""
+async def reaped(lab: Lab, endpoint: str, home: Path) -> list[str]:
+    """End what an experiment left that died, spoken to at `endpoint`; what went wrong with it."""
     in_thread = anyio.to_thread.run_sync
     journal = await in_thread(Journal.open, await in_thread(Home.open, home))
     try:
         rows = await in_thread(journal.alive)
         if not rows:
-            return
-        async with experiment_on(lab, home, name=f"reaper-{number}", limits=LIMITS) as exp:
+            return []
+        given = {"endpoint": endpoint, "name": "reaper", "limits": LIMITS}
+        async with experiment_on(lab, home, **given) as exp:
             cloud = exp._stage.cloud
             for row in rows:
                 ids = [row.instance_id] if row.instance_id else []
@@ -42,3 +43,4 @@ async def reaped(lab: Lab, home: Path, number: int) -> None:
                     await in_thread(journal.ended, ids)
     finally:
         await in_thread(journal.close)
+    return []
