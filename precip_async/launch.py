@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 import uuid
 from contextlib import contextmanager
@@ -59,7 +60,7 @@ class Plan:
     cloud_init: bool = False
     asked_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     asked: float = field(default_factory=time.monotonic)
-    lock: anyio.Lock = field(default_factory=anyio.Lock, init=False)
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock, init=False)
 
     @property
     def overdue(self) -> bool:
