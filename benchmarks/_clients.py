@@ -22,7 +22,11 @@ if TYPE_CHECKING:
 
     from _measure import Meter
 
-__all__ = ["CLIENTS", "PACKAGES", "SETTINGS", "Job", "lacks"]
+    from precip_async.limits import Limits
+    from precip_async.ssh.pool import Pool
+    from precip_async.ssh.transport import Target
+
+__all__ = ["CLIENTS", "PACKAGES", "SETTINGS", "Job", "lacks", "pool_for"]
 
 COMMAND, ANSWER = "echo hi", "hi"
 WORKERS = 2
@@ -78,11 +82,8 @@ def _verbs(job: Job, meter: Meter, **changed: Any) -> None:
     asyncio.run(main())
 
 
-def _pool(job: Job, meter: Meter, *, fast: bool = True) -> None:
-    """The connection pool of ours alone: no experiment, no results, nothing in front of it."""
-    import anyio
-
-    from precip_async.limits import Limits
+def pool_for(job: Job, limits: Limits) -> tuple[Pool, list[Target]]:
+    """A pool of ours that trusts the hosts of `job`, and where they are."""
     from precip_async.ssh.openssh import AsyncsshConnector, Login
     from precip_async.ssh.pool import Pool
     from precip_async.ssh.transport import Target
@@ -95,6 +96,19 @@ def _pool(job: Job, meter: Meter, *, fast: bool = True) -> None:
 
         def learned(self, target: Target, key: str) -> bool:
             return False
+
+    pool = Pool(AsyncsshConnector(Login(keys=(Path(job.key),)), Known(), limits), limits)
+    return pool, [
+        Target(instance_id=host, host=host, alias=host, port=job.port, user=job.user)
+        for host in job.hosts
+    ]
+
+
+def _pool(job: Job, meter: Meter, *, fast: bool = True) -> None:
+    """The connection pool of ours alone: no experiment, no results, nothing in front of it."""
+    import anyio
+
+    from precip_async.limits import Limits
 
     class Answer:
         """A receiver of a command's output."""
@@ -116,13 +130,7 @@ def _pool(job: Job, meter: Meter, *, fast: bool = True) -> None:
 
     async def main() -> None:
         count = len(job.hosts)
-        limits = Limits(max_connects=count, ssh_fast=fast)
-        login = Login(keys=(Path(job.key),))
-        pool = Pool(AsyncsshConnector(login, Known(), limits), limits)
-        targets = [
-            Target(instance_id=host, host=host, alias=host, port=job.port, user=job.user)
-            for host in job.hosts
-        ]
+        pool, targets = pool_for(job, Limits(max_connects=count, ssh_fast=fast))
         answers: list[str] = []
 
         async def one(target: Target) -> None:

@@ -80,6 +80,16 @@ class Meter:
         yield
         self.figures[f"{name}_growth_mb"] = memory("VmHWM") - before
 
+    @contextlib.contextmanager
+    def kept(self, name: str, *, per: int) -> Iterator[None]:
+        """Measure what a block leaves in memory, which has `per` like things.
+
+        `<name>_kb`: KiB of resident memory above what was resident before, for each.
+        """
+        before = memory("VmRSS")
+        yield
+        self.figures[f"{name}_kb"] = (memory("VmRSS") - before) * 1024 / per
+
     def finish(self) -> Figures:
         """All figures, with the peak of this process's memory."""
         self.figures["rss_peak_mb"] = max(self._peak, memory("VmHWM"))

@@ -100,15 +100,17 @@ class Boot:
         await self._reach.recall(instances)
         missing = [instance for instance in instances if instance.state != "ready"]
         self._given_up.difference_update(missing)
-        self._announce_waiting(instances)
+        pending, total = set(missing), len(instances)
+        self._announce_waiting(pending, total)
         with anyio.move_on_after(timeout) as scope:
             async with task_group() as poller:
                 poller.start_soon(self._poll)
                 driven = missing
                 while driven:
+                    pending.update(driven)
                     async with task_group() as tasks:
                         for instance in driven:
-                            tasks.start_soon(self._drive_one, instance, instances)
+                            tasks.start_soon(self._drive_one, instance, pending, total)
                     # one that was ready may have been seen to end while the others booted
                     lapsed = [one for one in missing if one.state == "failed"]
                     driven = [one for one in lapsed if one not in self._given_up]
@@ -121,17 +123,17 @@ class Boot:
             await self._add_consoles(diagnoses)
             raise kind(diagnoses=diagnoses, waited=time.monotonic() - began)
 
-    async def _drive_one(self, instance: Instance, selected: Sequence[Instance]) -> None:
+    async def _drive_one(self, instance: Instance, pending: set[Instance], total: int) -> None:
         plan, before = self._launcher.plans[instance], instance.state
         async with plan.lock:  # another wait may be at it, and bring it to its end
-            if instance.state == "failed" and before != "failed":
-                return
-            try:
-                await self._drive(instance, plan)
-            except ExperimentException as error:
-                if instance.alive:
-                    self._fail(instance, _seen(instance), f"it can't be replaced: {error}")
-        self._announce_waiting(selected)
+            if instance.state != "failed" or before == "failed":
+                try:
+                    await self._drive(instance, plan)
+                except ExperimentException as error:
+                    if instance.alive:
+                        self._fail(instance, _seen(instance), f"it can't be replaced: {error}")
+        pending.discard(instance)
+        self._announce_waiting(pending, total)
 
     async def _drive(self, instance: Instance, plan: Plan) -> None:
         """See `instance` to ready, to having failed for good, or to its end."""
@@ -306,13 +308,11 @@ class Boot:
             )
         )
 
-    def _announce_waiting(self, selected: Sequence[Instance]) -> None:
-        if not self._announce:
-            return  # counting takes all of them, and is done for each
-        pending = sum(one.alive and one.state not in ("ready", "failed") for one in selected)
-        self._announce(
-            Waiting(experiment=self._announce.experiment, pending=pending, total=len(selected))
-        )
+    def _announce_waiting(self, pending: set[Instance], total: int) -> None:
+        if self._announce:
+            self._announce(
+                Waiting(experiment=self._announce.experiment, pending=len(pending), total=total)
+            )
 
     async def _add_consoles(self, diagnoses: dict[str, BootDiagnosis]) -> None:
         """Add the end of the consoles, of the first few; the error must not wait long for them."""

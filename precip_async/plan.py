@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
-
-import anyio
 
 from precip_async.clock import now
 
@@ -38,7 +37,7 @@ class Plan:
     cloud_init: bool = False
     asked_at: datetime = field(default_factory=now)
     asked: float = field(default_factory=time.monotonic)
-    lock: anyio.Lock = field(default_factory=anyio.Lock, init=False)
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock, init=False)
 
     @property
     def overdue(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import secrets
 from dataclasses import dataclass, field
@@ -9,7 +10,6 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import anyio
-import anyio.lowlevel
 
 from precip_async.errors import (
     AuthenticationFailed,
@@ -177,7 +177,7 @@ class _Run:
         """
         talk, heard_at_exit = self._talk, self._talk.heard
         if not talk.over:
-            await anyio.lowlevel.checkpoint()  # mostly it comes together with the exit
+            await asyncio.sleep(0)  # mostly it comes together with the exit
         if not talk.over:
             with anyio.move_on_after(self._limits.drain_grace):
                 await talk.until_over()

@@ -19,9 +19,8 @@ from typing import Any, cast
 
 import anyio
 import asyncssh
-from asyncssh.channel import SSHClientChannel
-from asyncssh.packet import String
 
+from precip_async.ssh.openssh_fast_channel import SESSION, open_session
 from precip_async.ssh.openssh_fast_dial import DIALLING, Dialled, dial, shared
 from precip_async.ssh.openssh_fast_exchange import EXCHANGE_PARTS
 from precip_async.ssh.openssh_fast_login import LOGIN_PARTS
@@ -31,6 +30,7 @@ from precip_async.ssh.openssh_parts import as_known
 __all__ = [
     "DIALLING",
     "PARTS",
+    "SESSION",
     "available",
     "connect",
     "connection_class",
@@ -41,14 +41,6 @@ __all__ = [
 
 CLOSING = 1.0  # seconds for what is left of an attempt that was given up
 PARTS = (*PACKET_PARTS, *EXCHANGE_PARTS, *LOGIN_PARTS)
-SESSION = {
-    "connection.SSHClientConnection.create_session": "146cd64d",
-    "channel.SSHClientChannel.__init__": "f62e119a",
-    "channel.SSHClientChannel.create": "89eb955f",
-    "channel.SSHChannel._open": "13cd42ed",
-    "channel.SSHChannel._make_request": "22cde1d0",
-    "channel.SSHChannel._start_reading": "bd8dbdb3",
-}
 
 
 @lru_cache(maxsize=1)
@@ -105,10 +97,9 @@ async def connect(
     """
     loop = asyncio.get_running_loop()
     port = options.port if port is None else port
-    connection = cast("Any", connection_class())(
-        loop, options, host, port, client, host_keys, host_key_algorithms
-    )
-    waiter = connection._waiter
+    kind: Any = connection_class()
+    connection: Dialled = kind(loop, options, host, port, client, host_keys, host_key_algorithms)
+    waiter: asyncio.Future[Any] = connection._waiter
     try:
         await dial(connection, host, port, tunnel)
         await waiter
@@ -119,43 +110,4 @@ async def connect(
             with anyio.move_on_after(CLOSING, shield=True):
                 await connection.wait_closed()
         raise
-    return cast("asyncssh.SSHClientConnection", connection)
-
-
-class _Channel(SSHClientChannel[bytes]):
-    """A session that has nothing but a command."""
-
-    async def run(self, session: asyncssh.SSHClientSession[bytes], command: bytes) -> None:
-        """Have `command` run, and `session` told of it."""
-        (await self._open(b"session")).check_end()
-        self._session = session
-        session.connection_made(self)
-        if not await self._make_request(b"exec", String(command)):
-            self.close()
-            raise asyncssh.ChannelOpenError(
-                asyncssh.OPEN_REQUEST_SESSION_FAILED, "Session request failed"
-            )
-        session.session_started()
-        self._loop.call_soon(self._listen)  # not before our caller has its channel
-
-    def _listen(self) -> None:
-        if self._recv_paused == "starting":
-            self._recv_paused = False
-            self._flush_recv_buf()
-
-
-async def open_session(
-    connection: asyncssh.SSHClientConnection,
-    session: asyncssh.SSHClientSession[bytes],
-    command: bytes,
-    window: int,
-) -> None:
-    """As `create_session`, for bytes and without what a terminal or a subsystem needs.
-
-    Raises:
-        asyncssh.ChannelOpenError: There is no session, or it runs nothing.
-    """
-    options, loop = connection._options, connection._loop
-    decoding, size = options.utf8_decode_errors, options.max_pktsize
-    channel = _Channel(connection, loop, decoding, None, options.errors, window, size)
-    await channel.run(session, command)
+    return connection

@@ -59,6 +59,7 @@ class Dialled(asyncssh.SSHClientConnection):
         }
     )
     reached = True
+    _waiter: asyncio.Future[Any]
 
     def __init__(
         self,
@@ -103,7 +104,7 @@ def shared(
 
 
 async def dial(
-    connection: Dialled, host: str, port: int, tunnel: asyncssh.SSHClientConnection | None
+    connection: Any, host: str, port: int, tunnel: asyncssh.SSHClientConnection | None
 ) -> None:
     """Have `connection` made, through `tunnel` if there is one.
 

@@ -10,7 +10,7 @@ import time
 import types
 from functools import lru_cache
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import asyncssh
 from asyncssh import constants
@@ -18,6 +18,7 @@ from asyncssh.crypto.ed import Curve25519DH
 from asyncssh.kex import Kex, expand_kex_algs, get_kex
 from asyncssh.kex_dh import MSG_KEX_ECDH_INIT, MSG_KEX_ECDH_REPLY
 from asyncssh.packet import Boolean, NameList, String
+from asyncssh.public_key import decode_ssh_public_key
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Generator
@@ -33,7 +34,7 @@ SIGN = 0x80  # in the first byte of a number that SSH would take for a negative 
 
 
 class Recognises(asyncssh.SSHClientConnection):
-    """A host key that is known is compared, not parsed."""
+    """A host key that is known is compared, not parsed; one that is not is no certificate."""
 
     RELIES_ON: ClassVar[dict[str, str]] = {
         "connection.SSHConnection._validate_host_key": "c241f6dc",
@@ -45,7 +46,22 @@ class Recognises(asyncssh.SSHClientConnection):
             if key.public_data == key_data and key not in self._revoked_host_keys:
                 self._server_host_key = key
                 return key
+        if not self._trusted_host_keys and (first := _first_key(key_data)) is not None:
+            if not self._owner.validate_host_public_key(self._host, "", self._port, first):
+                raise asyncssh.HostKeyNotVerifiable(
+                    f"Host key is not trusted for host {self._host}"
+                )
+            self._server_host_key = first
+            return first
         return super().validate_server_host_key(key_data)
+
+
+def _first_key(shown: bytes) -> asyncssh.SSHKey | None:
+    """The key that is shown; ``None`` where asyncssh has to say what it is."""
+    try:
+        return decode_ssh_public_key(shown)
+    except asyncssh.KeyImportError:
+        return None
 
 
 class Greets(asyncssh.SSHClientConnection):
@@ -109,7 +125,7 @@ class _Curve25519(Kex):
     def _process_reply(self, _pkttype: int, _pktid: int, packet: SSHPacket) -> None:
         shown, theirs, signature = (packet.get_string() for _ in range(3))
         packet.check_end()
-        connection = cast("asyncssh.SSHClientConnection", self._conn)
+        connection: Any = self._conn
         host_key = connection.validate_server_host_key(shown)
         try:
             shared = self._secret.get_shared_bytes(theirs).lstrip(b"\0")
@@ -122,7 +138,7 @@ class _Curve25519(Kex):
             raise asyncssh.KeyExchangeFailed("Key exchange hash mismatch")
         connection.send_newkeys(k, h)
 
-    _packet_handlers: ClassVar[dict[int, Any]] = {MSG_KEX_ECDH_REPLY: _process_reply}
+    _packet_handlers = {MSG_KEX_ECDH_REPLY: _process_reply}  # noqa: RUF012 - as asyncssh has it
 
 
 class Agrees(asyncssh.SSHClientConnection):

@@ -9,7 +9,7 @@ import functools
 import logging
 import os
 import time
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import asyncssh
 from asyncssh import constants
@@ -172,7 +172,8 @@ def _derived(shared: Any, session: bytes, letter: bytes, length: int) -> bytes:
     """A key as RFC 4253, section 7.2, has it, which is not longer than the hash."""
     one = shared.copy()
     one.update(letter + session)
-    return cast("bytes", one.digest()[:length])
+    key: bytes = one.digest()[:length]
+    return key
 
 
 class Packs(asyncssh.SSHClientConnection):
@@ -308,8 +309,15 @@ class Mute(SSHLogger):
 
     debug1 = debug2 = info
 
+    def get_child(self, child: str = "", context: str = "") -> SSHLogger:
+        """Itself: asyncssh has no warnings."""
+        return self
+
     def packet(self, pktid: int | None, packet: bytes, msg: str, *args: Any, **kwargs: Any) -> None:
         """Say nothing."""
+
+
+MUTE = Mute(logging.getLogger("asyncssh"))
 
 
 class Hushed(asyncssh.SSHClientConnection):
@@ -327,8 +335,7 @@ class Hushed(asyncssh.SSHClientConnection):
     def __init__(self, *args: Any, **settings: Any) -> None:
         super().__init__(*args, **settings)
         if not self._logger.isEnabledFor(logging.INFO):
-            # its channels and its key exchange make theirs of it
-            self._logger = Mute(self._logger._logger, context=self._logger._context)
+            self._logger = MUTE  # for its channels and its key exchange as well
 
 
 PACKET_PARTS = (Gathers, Packs, Quiet, Seals, Rests, Hushed)

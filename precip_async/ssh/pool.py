@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import anyio
+import anyio.lowlevel
 
 from precip_async.errors import ExperimentClosed
 from precip_async.ssh.room import Room
@@ -158,6 +159,7 @@ class _Leasing:
         self._channels = slot.spare if spare else slot.channels
 
     async def __aenter__(self) -> Lease:
+        await anyio.lowlevel.checkpoint_if_cancelled()  # nothing below need wait
         await self._channels.acquire()
         try:
             transport = await self._slot.ready(self._timeout)
