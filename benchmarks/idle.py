@@ -37,6 +37,89 @@ def _verbs(job: Job, meter: Meter) -> None:
     from precip_async import HostsExperiment
 
     async def main() -> None:
+        hosts = [f"{job.user}@{host}:{job.port}" for host in job.hosts]
+        with meter.kept("idle", per=len(hosts)):
+            exp = HostsExperiment(hosts, ssh_key=job.key, home=job.home)
+            await exp.__aenter__()
+            await exp.provision(count=len(hosts))
+            await exp.wait()
+        await exp.aclose()
+
+    asyncio.run(main())
+
+
+def _pool(job: Job, meter: Meter) -> None:
+    """The connection pool of ours alone."""
+    import anyio
+
+    import precip_async.ssh.openssh  # noqa: F401 - as above
+    from precip_async.limits import Limits
+
+    async def main() -> None:
+        with meter.kept("idle", per=len(job.hosts)):
+            pool, targets = _clients.pool_for(job, Limits(max_connects=AT_ONCE))
+
+            async def one(target: object) -> None:
+                async with pool.lease(target):
+                    pass
+
+            async with anyio.create_task_group() as tasks:
+                for target in targets:
+                    tasks.start_soon(one, target)
+        assert pool.statistics().idle == len(targets)
+        await pool.aclose()
+
+    asyncio.run(main())
+
+
+def _asyncssh(job: Job, meter: Meter) -> None:
+    """The way asyncssh's own examples show."""
+    import asyncssh
+
+    async def main() -> None:
+        turn = asyncio.Semaphore(AT_ONCE)
+
+        async def connected(host: str) -> asyncssh.SSHClientConnection:
+            async with turn:
+                return await asyncssh.connect(
+                    host, job.port, username=job.user, client_keys=[job.key], known_hosts=None
+                )
+
+        with meter.kept("idle", per=len(job.hosts)):
+            connections = await asyncio.gather(*map(connected, job.hosts))
+        for one in connections:
+            one.close()
+        await asyncio.gather(*(one.wait_closed() for one in connections))
+
+    asyncio.run(main())
+
+
+def _parallel_ssh(job: Job, meter: Meter) -> None:
+    """parallel-ssh with its native client, on libssh2."""
+    from gevent import joinall
+    from pssh.clients import ParallelSSHClient
+
+    with meter.kept("idle", per=len(job.hosts)):
+        client = ParallelSSHClient(
+            job.hosts,
+            user=job.user,
+            port=job.port,
+            pkey=job.key,
+            pool_size=AT_ONCE,
+            allow_agent=False,
+        )
+        joinall(client.connect_auth(), raise_error=True)
+
+
+IDLERS: dict[str, Callable[[Job, Meter], None]] = {
+    "precip_async": _verbs,
+    "pool": _pool,
+    "asyncssh": _asyncssh,
+    "parallel-ssh": _parallel_ssh,
+}
+
+
+def main() -> None:
     script = Script(__doc__, IDLERS, rounds=3, lacks=_clients.lacks)
     script.option("--hosts", type=int, default=1000, help="connections, all open at once")
     given = script.parse(sample)
