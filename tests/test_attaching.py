@@ -90,6 +90,7 @@ async def test_what_a_killed_script_kept_is_gone_on_with(tmp_path: Path) -> None
     assert await reap(home=tmp_path / "home") == []
 
 
+@pytest.mark.slow
 async def test_attached_instances_can_be_kept_again(tmp_path: Path) -> None:
     """Leaving with ``keep`` leaves them running, for the next one to attach to."""
     facts = local(tmp_path / "home", keep=True)
@@ -107,6 +108,7 @@ async def test_attached_instances_can_be_kept_again(tmp_path: Path) -> None:
     assert await reap(home=tmp_path / "home") == []
 
 
+@pytest.mark.slow
 async def test_what_a_living_script_has_is_not_attached_to(tmp_path: Path) -> None:
     """The error names the process that has it; what it has goes on."""
     facts = local(tmp_path / "home", keep=True)
@@ -120,6 +122,7 @@ async def test_what_a_living_script_has_is_not_attached_to(tmp_path: Path) -> No
     assert [one.ended for one in ended] == [True]
 
 
+@pytest.mark.slow
 async def test_the_keeper_serves_one_script_at_a_time(tmp_path: Path) -> None:
     """Also one of another home's name lock, as where only the directory of names was lost."""
     facts = local(tmp_path / "home", keep=True)
@@ -136,6 +139,7 @@ async def test_the_keeper_serves_one_script_at_a_time(tmp_path: Path) -> None:
     assert said[1] == ["here\n"]
 
 
+@pytest.mark.slow
 async def test_a_home_with_a_long_name_is_no_obstacle(tmp_path: Path) -> None:
     """The name of a socket can't be longer than some hundred bytes, and that of a home can."""
     home = tmp_path / ("d" * 100) / ("e" * 100)
@@ -162,6 +166,7 @@ async def test_a_taken_name_says_what_to_do(tmp_path: Path) -> None:
     await reap(home=tmp_path / "home", end=True)
 
 
+@pytest.mark.slow
 def test_the_blocking_twin_attaches_too(tmp_path: Path) -> None:
     """With the same arguments; the experiment is open when it returns."""
     facts = local(tmp_path / "home", keep=True, quiet=True)["keywords"]
@@ -256,6 +261,7 @@ async def test_a_mark_that_says_too_little_is_told(tmp_path: Path) -> None:
         await reaped(one.lab, one.home, end=True)
 
 
+@pytest.mark.slow
 async def test_a_failed_attachment_ends_nothing(tmp_path: Path) -> None:
     """What it had begun is undone, and the instances are as they were, addresses and keys too."""
     async with rehearsed(tmp_path, name="trial", keep=True) as one:
@@ -274,6 +280,7 @@ async def test_a_failed_attachment_ends_nothing(tmp_path: Path) -> None:
         assert len(await alive(one.lab)) == 1
 
 
+@pytest.mark.slow
 async def test_host_keys_outlive_the_script(tmp_path: Path) -> None:
     """Those that were pinned are enforced; without them the console is asked, or it is told."""
     async with rehearsed(tmp_path, name="trial", keep=True) as one:
@@ -295,6 +302,7 @@ async def test_host_keys_outlive_the_script(tmp_path: Path) -> None:
         assert there.host_keys[0].startswith(shown) or "are not known here" in one.said()
 
 
+@pytest.mark.slow
 async def test_looking_takes_and_makes_nothing(tmp_path: Path) -> None:
     """A dry run only describes: no address is taken for an instance that has none yet."""
     async with rehearsed(tmp_path, "nova-kilo", name="trial", keep=True) as one:
@@ -317,6 +325,7 @@ async def test_looking_takes_and_makes_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.sshd
+@pytest.mark.slow
 async def test_hosts_are_taken_again(tmp_path: Path) -> None:
     """The same ones in the same order, though others were free; they are given back at the end."""
     with OpenSSHServer(tmp_path, address="0.0.0.0") as server:
