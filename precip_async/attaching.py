@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 
-from precip_async.clouds.base import Attachable, HeldAddress, LaunchRequest
+from precip_async.clouds.base import ENDING, Attachable, HeldAddress, LaunchRequest
 from precip_async.errors import CloudError, ExperimentException, InvalidArgument
 from precip_async.fanout import task_group
 from precip_async.fleet import Instance
@@ -80,7 +80,7 @@ async def attach_to(stage: Stage, home: Home) -> None:
     rows, lost = await _resolved(stage, rows)
     await cloud.remember({row.instance_id: _age(row) for row in rows})
     machines = await cloud.describe([row.instance_id for row in rows]) if rows else {}
-    gone = {one for one, machine in machines.items() if machine.state == "terminated"}
+    gone = {one for one, machine in machines.items() if machine.state in ENDING}
     await stage.books.write(Journal.ended, gone, endpoint=cloud.traits.endpoint)
     rows = [row for row in rows if row.instance_id not in gone]
     if not rows and not lost:

@@ -22,7 +22,7 @@ from precip_async.clouds.ec2_documents import addresses_of
 from precip_async.home.directory import Home
 from precip_async.home.journal import Journal
 from precip_async.reaping import targets
-from tests.lab.clients import client_of, launch
+from tests.lab.clients import PLAIN, client_of, launch
 from tests.left import QUICK, alive, facts_of, killed, reaped
 from tests.on_clouds import IMAGES, rehearsed
 
@@ -149,7 +149,7 @@ async def test_another_computers_process_is_taken_to_live(tmp_path: Path) -> Non
 
 async def test_what_bears_no_mark_is_never_touched(tmp_path: Path) -> None:
     """Whatever the flags: neither a colleague's instance, nor one that only looks like ours."""
-    async with left(tmp_path, count=1) as one, client_of(one.lab) as client:
+    async with left(tmp_path, count=1, scenario=PLAIN) as one, client_of(one.lab) as client:
         theirs = await launch(client, count=2)
         tags = [{"Key": "precip:experiment", "Value": "trial"}]
         await client.create_tags(Resources=theirs[:1], Tags=tags)

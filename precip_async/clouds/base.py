@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CLOUD_INIT_STATE",
+    "ENDING",
     "Access",
     "Attachable",
     "Cloud",
@@ -35,6 +36,9 @@ __all__ = [
 CLOUD_INIT_STATE: Final = "PRECIP_CLOUD_INIT_STATE"
 
 MachineState = Literal["pending", "running", "failed", "shutting-down", "terminated"]
+
+#: What a machine is in whose end nothing more is to be done about.
+ENDING: Final = ("shutting-down", "terminated")
 
 #: What a cloud is prepared for: to launch; to go on with what an earlier process launched, and to
 #: launch; or to look for what was left, where nothing is to be made.
