@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
+from precip_async import clock
 from precip_async.detached import DetachedRun
 from precip_async.errors import InvalidArgument
 from precip_async.fanout import in_child_task
@@ -53,7 +54,7 @@ class Lasting(Life):
                 "instances of this experiment do not end by themselves: it has no max_lifetime="
             )
         checked_number("seconds", seconds)
-        expires = datetime.now(UTC) + timedelta(seconds=lifetime if seconds is None else seconds)
+        expires = clock.now() + timedelta(seconds=lifetime if seconds is None else seconds)
         chosen = [
             one for one in stage.ready(tags) if one.expires_at is None or one.expires_at < expires
         ]
