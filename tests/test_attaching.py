@@ -108,6 +108,23 @@ async def test_attached_instances_can_be_kept_again(tmp_path: Path) -> None:
     assert await reap(home=tmp_path / "home") == []
 
 
+async def test_the_end_of_attached_instances_can_be_put_off(tmp_path: Path) -> None:
+    """By whoever says for how long: the lifetime that they were launched with is not known."""
+    facts = local(tmp_path / "home", keep=True)
+    async with LocalExperiment(**facts["keywords"], max_lifetime=3_600) as exp:
+        (one,) = await exp.provision()
+        before = one.expires_at
+        await exp.wait()
+
+    async with await attached(facts, keep=False) as exp:
+        (again,) = exp.instances()
+        assert again.expires_at == before is not None
+        with pytest.raises(InvalidArgument, match=r"extend\(3600\)"):
+            await exp.extend()
+        assert await exp.extend(7_200) == [again]
+        assert again.expires_at > before
+
+
 @pytest.mark.slow
 async def test_what_a_living_script_has_is_not_attached_to(tmp_path: Path) -> None:
     """The error names the process that has it; what it has goes on."""
