@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import asyncssh
 from asyncssh import constants
 from asyncssh.auth import ClientAuth
-from asyncssh.packet import Boolean, String
+from asyncssh.packet import Boolean, Byte, String
 from asyncssh.public_key import SSHLocalKeyPair
 
 if TYPE_CHECKING:
@@ -21,6 +21,9 @@ __all__ = ["LOGIN_PARTS", "Sheds", "Signs", "Spares"]
 
 KINDS = 64  # of server that are remembered
 PUBLICKEY, NONE = b"publickey", b"none"
+HOST_KEYS = b"".join(  # and no answer wanted
+    (Byte(constants.MSG_GLOBAL_REQUEST), String(b"hostkeys-00@openssh.com"), Boolean(False))
+)
 NOBODY = asyncssh.SSHClient()
 
 
@@ -140,22 +143,6 @@ class Signs(asyncssh.SSHClientConnection):
         return True
 
 
-class Spares(asyncssh.SSHClientConnection):
-    """No task for the host keys that OpenSSH tells of after each login: nobody here listens."""
-
-    RELIES_ON: ClassVar[dict[str, str]] = {
-        "connection.SSHClientConnection."
-        "_process_hostkeys_00_at_openssh_dot_com_global_request": "a21eb3e2",
-        "connection.SSHClientConnection._finish_hostkeys": "c51cc880",
-    }
-
-    def _process_hostkeys_00_at_openssh_dot_com_global_request(self, packet: SSHPacket) -> None:
-        if self._server_host_keys_handler is None:
-            self._report_global_response(False)
-        else:
-            super()._process_hostkeys_00_at_openssh_dot_com_global_request(packet)
-
-
 class Sheds(asyncssh.SSHClientConnection):
     """What only the login needs is let go of after it: most connections are idle most of the time.
 
@@ -181,6 +168,23 @@ class Sheds(asyncssh.SSHClientConnection):
         self._protocol_factory = asyncssh.SSHClient
         self._owner, self._extra = NOBODY, {}
         self._extensions_to_send = OrderedDict()
+
+
+class Spares(asyncssh.SSHClientConnection):
+    """No look at the host keys that OpenSSH tells of after each login: nobody here listens."""
+
+    RELIES_ON: ClassVar[dict[str, str]] = {
+        "connection.SSHConnection._process_global_request": "81d2a86c",
+        "connection.SSHClientConnection."
+        "_process_hostkeys_00_at_openssh_dot_com_global_request": "a21eb3e2",
+        "connection.SSHClientConnection._finish_hostkeys": "c51cc880",
+    }
+    HANDLES: ClassVar[dict[int, str]] = {constants.MSG_GLOBAL_REQUEST: "_process_global_request"}
+
+    def _process_global_request(self, pkttype: int, pktid: int, packet: SSHPacket) -> None:
+        said = packet.get_full_payload()
+        if not said.startswith(HOST_KEYS) or self._server_host_keys_handler is not None:
+            super()._process_global_request(pkttype, pktid, packet)
 
 
 LOGIN_PARTS = (Signs, Sheds, Spares)
