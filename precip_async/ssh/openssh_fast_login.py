@@ -5,8 +5,7 @@ Parts of `openssh_fast`, which says what a part is.
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import asyncssh
 from asyncssh import constants
@@ -15,6 +14,8 @@ from asyncssh.packet import Boolean, Byte, String
 from asyncssh.public_key import SSHLocalKeyPair
 
 if TYPE_CHECKING:
+    from collections import OrderedDict
+
     from asyncssh.packet import SSHPacket
 
 __all__ = ["LOGIN_PARTS", "Sheds", "Signs", "Spares"]
@@ -24,6 +25,7 @@ PUBLICKEY, NONE = b"publickey", b"none"
 HOST_KEYS = b"".join(  # and no answer wanted
     (Byte(constants.MSG_GLOBAL_REQUEST), String(b"hostkeys-00@openssh.com"), Boolean(False))
 )
+NOTHING: list[Any] = []
 NOBODY = asyncssh.SSHClient()
 
 
@@ -163,11 +165,14 @@ class Sheds(asyncssh.SSHClientConnection):
         super()._process_userauth_success(pkttype, pktid, packet)
         self._client_kexinit = self._server_kexinit = b""
         self._waiter = self._preferred_auth = None
+        self._auth_methods = self._client_keys = self._client_host_keys = NOTHING
+        self._trusted_host_key_algs = NOTHING
+        self._x509_trusted_subjects = self._x509_revoked_subjects = NOTHING
         if not self._trusted_host_keys and self._server_host_key is not None:
             self._trusted_host_keys = {self._server_host_key}
         self._protocol_factory = asyncssh.SSHClient
         self._owner, self._extra = NOBODY, {}
-        self._extensions_to_send = OrderedDict()
+        self._extensions_to_send = cast("OrderedDict[bytes, bytes]", {})
 
 
 class Spares(asyncssh.SSHClientConnection):

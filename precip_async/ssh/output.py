@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Budget", "OutputFiles", "run_command"]
 
+_decoder = getincrementaldecoder("utf-8")
+
 Listener = Callable[["Stream", str], object]
 
 
@@ -67,16 +69,21 @@ class OutputFiles:
 class _Kept:
     """One stream: its head in memory and, where it has one, its file."""
 
-    __slots__ = ("backlog", "decoder", "file", "head", "limit", "path", "room", "shown")
+    __slots__ = ("backlog", "decoder", "file", "head", "path", "room", "shown")
 
     def __init__(self, limit: int) -> None:
         self.head = bytearray()
         self.room = limit
         self.path: Path | None = None
         self.file: IO[bytes] | None = None
-        self.backlog: deque[bytes] = deque()
+        self.backlog: deque[bytes] | None = None  # what is not in the file yet, where it has one
         self.shown: list[bytes] = []
-        self.decoder = getincrementaldecoder("utf-8")("replace")
+        self.decoder = _decoder("replace")
+
+    def goes_to(self, path: Path) -> None:
+        """Write to `path` what comes from here on, and first what is kept."""
+        self.path = path
+        self.backlog = deque((bytes(self.head),) if self.head else ())
 
 
 class _Collector(Conversation):
@@ -96,7 +103,7 @@ class _Collector(Conversation):
         self.streams: dict[Stream, _Kept] = {"stdout": _Kept(limit), "stderr": _Kept(limit)}
         if files.always:
             for stream, kept in self.streams.items():
-                kept.path = files.path(stream)
+                kept.goes_to(files.path(stream))
             self.put_off(0)  # also of an empty stream there is a file
 
     def output(self, stream: Stream, data: bytes) -> None:
@@ -106,10 +113,9 @@ class _Collector(Conversation):
             kept.room -= fits
             if fits < len(data):  # from here on it goes to a file, the head first
                 kept.room = 0
-                kept.path = self._files.path(stream)
-                kept.backlog.append(bytes(kept.head))
+                kept.goes_to(self._files.path(stream))
             kept.head += data if fits == len(data) else data[:fits]
-        if kept.path is not None:
+        if kept.backlog is not None:
             kept.backlog.append(data)
         if self._listener is not None:
             kept.shown.append(data)
@@ -124,7 +130,9 @@ class _Collector(Conversation):
                 shown, kept.shown = b"".join(kept.shown), []
                 if text := kept.decoder.decode(shown):
                     self._listener(stream, text)
-        self.caught_up(sum(len(data) for kept in self.streams.values() for data in kept.backlog))
+        self.caught_up(
+            sum(len(data) for kept in self.streams.values() for data in kept.backlog or ())
+        )
 
     def close(self) -> None:
         """Close the files, and show what was the beginning of a character. Blocks shortly."""
