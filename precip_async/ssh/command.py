@@ -35,6 +35,7 @@ logger = logging.getLogger(__name__)
 
 NOT_ALL_ENDED = 9  # the exit code of `ending_line` when something is left
 CHANNEL_GRACE = 1.0  # seconds for sshd to free a channel when all of its command is gone
+TURNS = 2  # of the loop, for what came together with the exit: mostly that is all
 PACKET = 16 * 1024  # bytes: sshd reads as much at once of what a command has left in its pipe
 IN_FLIGHT = 4 * 1024 * 1024  # bytes: a channel's window twice, and some pipes; more is younger
 
@@ -169,8 +170,9 @@ class _Run:
         not matter how slow the network is.
         """
         talk, heard_at_exit = self._talk, self._talk.heard
-        if not talk.over:
-            await asyncio.sleep(0)  # mostly it comes together with the exit
+        for _ in range(TURNS):
+            if not talk.over:
+                await asyncio.sleep(0)
         if not talk.over:
             with anyio.move_on_after(self._limits.drain_grace):
                 await talk.until_over()

@@ -7,6 +7,7 @@ from codecs import getincrementaldecoder
 from collections import deque
 from collections.abc import Callable
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 import anyio.to_thread
@@ -17,8 +18,6 @@ from precip_async.ssh.command import converse
 from precip_async.ssh.conversation import Conversation, send
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from precip_async.events import Stream
     from precip_async.limits import Limits
     from precip_async.ssh.command import Order
@@ -58,12 +57,12 @@ class OutputFiles:
 
     __slots__ = ("always", "stem")
 
-    def __init__(self, stem: Path, *, always: bool) -> None:
+    def __init__(self, stem: Path | str, *, always: bool) -> None:
         self.stem, self.always = stem, always
 
     def path(self, stream: Stream) -> Path:
         """The file of `stream`."""
-        return self.stem.with_name(f"{self.stem.name}.{stream}")
+        return Path(f"{self.stem}.{stream}")
 
 
 class _Kept:
