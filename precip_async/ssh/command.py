@@ -154,12 +154,7 @@ class _Run:
         if feed is None:
             await talk.until_exit()
             return
-
-        async def fed() -> None:
-            await feed(talk)
-            await anyio.sleep_forever()
-
-        await _first(talk.until_exit, fed)
+        await _first(talk.until_exit, partial(_fed, feed, talk))
 
     async def drain(self) -> None:
         """Wait for the rest of the output, which ends with the channel unless a child holds it.
@@ -274,6 +269,11 @@ class _Run:
     def _ending(self, sudo_user: str | None) -> str:
         group = self._talk.group or 0
         return ending_line(self._order.mark, group, self._limits.kill_grace, sudo_user=sudo_user)
+
+
+async def _fed(feed: Feed, talk: Conversation) -> None:
+    await feed(talk)
+    await anyio.sleep_forever()
 
 
 async def _first(

@@ -7,6 +7,7 @@ from codecs import getincrementaldecoder
 from collections import deque
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
@@ -18,6 +19,8 @@ from precip_async.ssh.command import converse
 from precip_async.ssh.conversation import Conversation, send
 
 if TYPE_CHECKING:
+    from codecs import IncrementalDecoder
+
     from precip_async.events import Stream
     from precip_async.limits import Limits
     from precip_async.ssh.command import Order
@@ -25,8 +28,6 @@ if TYPE_CHECKING:
     from precip_async.ssh.transport import Target
 
 __all__ = ["Budget", "OutputFiles", "run_command"]
-
-_decoder = getincrementaldecoder("utf-8")
 
 Listener = Callable[["Stream", str], object]
 
@@ -77,7 +78,7 @@ class _Kept:
         self.file: IO[bytes] | None = None
         self.backlog: deque[bytes] | None = None  # what is not in the file yet, where it has one
         self.shown: list[bytes] = []
-        self.decoder = _decoder("replace")
+        self.decoder: IncrementalDecoder | None = None  # of what is shown
 
     def goes_to(self, path: Path) -> None:
         """Write to `path` what comes from here on, and first what is kept."""
@@ -127,6 +128,7 @@ class _Collector(Conversation):
                 await anyio.to_thread.run_sync(_write, kept)
             if kept.shown and self._listener is not None:
                 shown, kept.shown = b"".join(kept.shown), []
+                kept.decoder = kept.decoder or getincrementaldecoder("utf-8")("replace")
                 if text := kept.decoder.decode(shown):
                     self._listener(stream, text)
         self.caught_up(
@@ -138,8 +140,9 @@ class _Collector(Conversation):
         for stream, kept in self.streams.items():
             if kept.file is not None:
                 kept.file.close()
-            if self._listener is not None and (text := kept.decoder.decode(b"", final=True)):
-                self._listener(stream, text)
+            rest = "" if kept.decoder is None else kept.decoder.decode(b"", final=True)
+            if rest and self._listener is not None:
+                self._listener(stream, rest)
 
 
 def _write(kept: _Kept) -> None:
@@ -151,6 +154,12 @@ def _write(kept: _Kept) -> None:
         view = memoryview(kept.backlog.popleft())
         while view:
             view = view[kept.file.write(view) or 0 :]
+
+
+async def _send_all(given: bytes, conversation: Conversation) -> None:
+    """Send `given` as the whole of the command's input."""
+    if await send(conversation, given) and conversation.channel is not None:
+        conversation.channel.write_eof()
 
 
 async def run_command(
@@ -186,13 +195,7 @@ async def run_command(
     If cancelled, the command is ended.
     """
     talk = _Collector(order.mark, limits, budget, files, listener)
-    feed = None
-    if stdin is not None:
-        given = stdin  # for the closure: not None
-
-        async def feed(conversation: Conversation) -> None:
-            if await send(conversation, given) and conversation.channel is not None:
-                conversation.channel.write_eof()
+    feed = None if stdin is None else partial(_send_all, stdin)
 
     started_at, began = datetime.now(UTC), time.monotonic()
     try:
