@@ -194,11 +194,11 @@ class Stage:
         """Announce something that is no error and should be known."""
         self.announce(Warned(experiment=self.name, text=text))
 
-    def output_stem(self, instance_id: str) -> Path:
+    def output_stem(self, instance_id: str) -> str:
         """Where the next output goes that does not fit into memory."""
         self._sequence += 1
         safe = instance_id.replace("/", "_").replace(":", "_")
-        return self.output / f"{self._sequence:06d}.{safe}"
+        return f"{self.output}/{self._sequence:06d}.{safe}"  # no path: most is never needed
 
     # -- what the verbs share ----------------------------------------------------------------
 
