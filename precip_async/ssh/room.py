@@ -133,7 +133,7 @@ class Room:
         Raises:
             ConnectError: There was no room in all that time.
         """
-        if self.free > 0 or urgent:
+        if urgent or (self.free > 0 and not self._door.locked()):
             self._connecting += 1
             return
         async with self._door:

@@ -116,6 +116,23 @@ async def test_a_connection_in_use_does_not_give_way(connector: FakeConnector) -
     assert connected(pool, 2) == [2]
 
 
+async def test_who_waits_goes_before_who_comes_later(connector: FakeConnector) -> None:
+    """Room that becomes free is for the first in line, also when somebody else is quicker."""
+    pool, order = Pool(connector, Limits(), room=room_for(1)), list[int]()
+
+    async def come(number: int) -> None:
+        async with pool.lease(target(number, f"h{number}")):
+            order.append(number)
+
+    async with anyio.create_task_group() as tasks, pool.lease(target(1, "h1")):
+        tasks.start_soon(come, 2)
+        await wait_all_tasks_blocked()
+        await pool.forget("i-1")
+        await come(3)
+
+    assert order == [2, 3]
+
+
 async def test_pools_share_the_room(connector: FakeConnector) -> None:
     """An idle connection of one experiment gives way to what another one needs."""
     room, theirs = room_for(1), FakeConnector()
