@@ -282,6 +282,15 @@ async def test_work_under_way_is_counted() -> None:
         assert room.free == 10 - 3 * FILES
 
 
+async def test_files_of_work_under_way_are_counted_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are set aside, so that being open makes them nobody else's."""
+    room = room_for(12)
+    async with room.working(2):
+        monkeypatch.setattr(descriptors, "in_use", lambda: OPEN + 2 * FILES)  # they are open now
+        async with room.working(2):
+            assert room.free == 12 - 4 * FILES
+
+
 async def test_a_loop_has_one_room() -> None:
     """All experiments on an event loop share it, and its limit is the one that was raised."""
     assert Room.here() is Room.here()
