@@ -171,7 +171,7 @@ async def _write(stage: Stage, token: str, instances: Sequence[Marked]) -> None:
             instance_type=first.instance_type,
             count=len(instances),
             first=ordinals[0],
-            tags=first.tags,
+            tags=[tag for tag in first.tags if tag.strip() and tag.isprintable()],
             expires=first.expires,
             owner=first.owner,
             **stage.reach.way,

@@ -22,6 +22,7 @@ from precip_async import (
     sync,
 )
 from precip_async.attaching import host_keys_in
+from precip_async.clouds.local.state import State
 from tests.fakes import FakeCloud
 from tests.left import alive, facts_of, killed, left_by, reaped
 from tests.on_clouds import BRISK, IMAGES, rehearsed
@@ -137,6 +138,28 @@ async def test_the_keeper_serves_one_script_at_a_time(tmp_path: Path) -> None:
     await reap(home=tmp_path / "home", end=True)
 
     assert said[1] == ["here\n"]
+
+
+@pytest.mark.slow
+async def test_a_keeper_bears_with_whoever_calls(tmp_path: Path) -> None:
+    """Nonsense on its socket is hung up on, and the machines go on."""
+    facts = local(tmp_path / "home", keep=True)
+    async with LocalExperiment(**facts["keywords"]) as exp:
+        await exp.provision()
+    state = State(tmp_path / "home" / "local", "kept")
+
+    def call(text: bytes) -> bytes:
+        line = state.call()
+        assert line is not None
+        with line:
+            line.settimeout(10)
+            line.sendall(text)
+            return line.recv(100)
+
+    for text in (b"\n", b"[]\n", b'{"script": 1}\n', b'{"script": ["x", "y"]}\n', b"\xff\n"):
+        assert await anyio.to_thread.run_sync(call, text) == b""
+    async with await attached(facts, keep=False) as again:
+        assert len(await again.wait()) == 1
 
 
 @pytest.mark.slow
