@@ -14,6 +14,7 @@ import precip_async
 from precip_async import (
     CloudError,
     Experiment,
+    HostKeyMismatch,
     HostsExperiment,
     InvalidArgument,
     LocalExperiment,
@@ -22,6 +23,7 @@ from precip_async import (
     sync,
 )
 from precip_async.attaching import host_keys_in
+from precip_async.clouds.local.hostkeys import make_host_key
 from precip_async.clouds.local.state import State
 from tests.fakes import FakeCloud
 from tests.left import alive, facts_of, killed, left_by, reaped
@@ -312,17 +314,25 @@ async def test_host_keys_outlive_the_script(tmp_path: Path) -> None:
             await exp.wait()
         facts = facts_of(one.lab, one.home, "trial")
         (there,) = [one for one in await one.lab.instances() if one.alive]
+        pins = anyio.Path(one.home / "host_keys")
+        before = len(one.calls("GetConsoleOutput"))
 
         async with await attached(facts, keep=True) as exp:
-            pinned = exp._stage.reach._known[there.id]
-        await anyio.Path(one.home / "host_keys").unlink()
+            await exp.run([], "echo here")
+        asked = len(one.calls("GetConsoleOutput")) - before
+        await pins.write_text(f"{there.id} {make_host_key()[1]}\n")
+        async with await attached(facts, keep=True) as exp:
+            with pytest.raises(HostKeyMismatch):
+                await exp.run([], "echo an impostor")
+        await pins.unlink()
         async with await attached(facts, observer=one.heard.append) as exp:
             shown = exp.instances()[0].host_keys
             said = await exp.run([], "echo here")
 
-        assert there.host_keys[0].startswith(pinned)
+        assert asked == 0
         assert said[1] == ["here\n"]
-        assert there.host_keys[0].startswith(shown) or "are not known here" in one.said()
+        known = bool(shown) and there.host_keys[0].startswith(shown)
+        assert known != ("are not known here" in one.said())
 
 
 @pytest.mark.slow
