@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 import anyio
@@ -14,7 +13,7 @@ from precip_async.errors import CloudError, ExperimentException, InvalidArgument
 from precip_async.fanout import task_group
 from precip_async.fleet import Instance
 from precip_async.home.journal import Journal
-from precip_async.plan import Plan
+from precip_async.plan import SETTLED, Plan
 from precip_async.reach import SSH_PORT, Reach
 
 if TYPE_CHECKING:
@@ -29,9 +28,6 @@ if TYPE_CHECKING:
 
 __all__ = ["as_before", "attach_to", "host_keys_in"]
 
-SETTLED: Final = (
-    900.0  # seconds after which a launch that nobody answered is not under way any more
-)
 CONSOLES: Final = 8  # consoles that are asked for at once
 CONSOLE_TIMEOUT: Final = 20.0  # seconds for all of them
 
@@ -78,7 +74,7 @@ async def attach_to(stage: Stage, home: Home) -> None:
             "from here: two scripts must not have one experiment"
         )
     rows, lost = await _resolved(stage, rows)
-    await cloud.remember({row.instance_id: _age(row) for row in rows})
+    await cloud.remember({row.instance_id: row.age for row in rows})
     machines = await cloud.describe([row.instance_id for row in rows]) if rows else {}
     gone = {one for one, machine in machines.items() if machine.state in ENDING}
     await stage.books.write(Journal.ended, gone, endpoint=cloud.traits.endpoint)
@@ -187,7 +183,7 @@ async def _resolved(stage: Stage, rows: Iterable[Row]) -> tuple[list[Row], list[
         if machines := await stage.cloud.find(row.token):
             found = True
             await stage.books.write(Journal.answered, row.token, [one.id for one in machines])
-        elif _age(row) > SETTLED:
+        elif row.age > SETTLED:
             await stage.books.write(Journal.refused, row.token, "nothing of it was found")
         else:
             lost.append(row)
@@ -202,10 +198,6 @@ def _nothing(stage: Stage, why: str) -> InvalidArgument:
         f"there is nothing of an experiment {stage.name!r} to attach to at {traits.name} "
         f"{traits.endpoint}: {why}; `precip reap` lists what there is"
     )
-
-
-def _age(row: Row) -> float:
-    return (datetime.now(UTC) - row.asked_at).total_seconds()
 
 
 # -- what is made of it --------------------------------------------------------------------------

@@ -74,6 +74,11 @@ class Row:
     address: str
     cloud_init: bool
 
+    @property
+    def age(self) -> float:
+        """Seconds since it was asked for."""
+        return (datetime.now(UTC) - self.asked_at).total_seconds()
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AddressRow:
@@ -108,6 +113,11 @@ class AddressRow:
     taken_at: datetime | None
     ip: str
     allocation: str
+
+    @property
+    def age(self) -> float:
+        """Seconds since it was asked for."""
+        return (datetime.now(UTC) - self.asked_at).total_seconds()
 
 
 def now() -> str:
