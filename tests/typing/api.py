@@ -18,10 +18,12 @@ from precip_async import (
     HostsExperiment,
     Instance,
     InvalidArgument,
+    Leftover,
     Limits,
     LocalExperiment,
     RemoteError,
     RunResults,
+    reap,
 )
 from precip_async.clouds.base import Access, Cloud, LaunchRequest, Machine, Traits
 from precip_async.events import Event, InstanceReady, Stream
@@ -37,6 +39,12 @@ async def experiments() -> None:
     async with HostsExperiment(["a", "user@b:22"], ssh_key="~/.ssh/id") as hosts:
         assert_type(hosts, HostsExperiment)
     HostsExperiment({"a": ["x", "y"], "b": "z", "c": None}, keep=True, limits=Limits(max_hosts=5))
+    async with await LocalExperiment.attach("x", isolation="process") as again:
+        assert_type(again, LocalExperiment)
+    found = await reap(experiment="x", older_than=3600, end=True)
+    assert_type(found, list[Leftover])
+    assert_type(found[0].age, float | None)
+    await reap(cloud=5)  # type: ignore[arg-type] # a cloud has a name
     LocalExperiment(name=5)  # type: ignore[arg-type] # a name is a string
     LocalExperiment(isolation="jail")  # type: ignore[arg-type] # one of three
     LocalExperiment(nmae="x")  # type: ignore[call-arg] # misspelt keywords are found
