@@ -215,11 +215,16 @@ class Following:
         return self
 
     async def __anext__(self) -> Chunk:
-        while not self._ready:
-            if not self._offsets:
-                raise StopAsyncIteration
+        chunk = await self.next()
+        if chunk is None:
+            raise StopAsyncIteration
+        return chunk
+
+    async def next(self) -> Chunk | None:
+        """The next chunk, waited for; ``None``: it has ended, and there is none."""
+        while not self._ready and self._offsets:
             await in_child_task(self._look)
-        return self._ready.popleft()
+        return self._ready.popleft() if self._ready else None
 
     async def _look(self) -> None:
         jobs = [*self._offsets]
