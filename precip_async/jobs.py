@@ -28,7 +28,7 @@ from precip_async.events import JobEnded, JobStarted, Output
 from precip_async.how import How
 from precip_async.results import CommandResult
 from precip_async.ssh.command import Order
-from precip_async.ssh.detached import Site, starting
+from precip_async.ssh.detached import Found, Site, starting
 from precip_async.ssh.output import Budget, Collector, OutputFiles
 from precip_async.work import order_of, text_of
 
@@ -78,6 +78,7 @@ def start_jobs(
             "instance": instance.id,
             "command": command,
             "user": order.user,
+            "at": datetime.now(UTC).isoformat(),
         }
         job_id = secrets.token_hex(8)
         order = replace(order, command=starting(job_id, about, command))
@@ -100,15 +101,21 @@ async def _start(
             user=order.user,
         )
     )
+    return _job(stage, instance, how, Found(id=job_id, group=group, began=began, about=about))
+
+
+def _job(stage: Stage, instance: Instance, how: How, found: Found) -> Job:
+    about = found.about
     return Job(
-        id=job_id,
+        id=found.id,
         run=about["run"],
         name=about["name"],
         instance=instance,
         command=about["command"],
-        user=order.user,
-        started_at=datetime.fromtimestamp(began, UTC),
-        group=group,
+        user=about["user"],
+        started_at=datetime.fromisoformat(about["at"]),
+        exit_code=found.ended.exit_code if found.ended else None,
+        found=found,
         stage=stage,
         how=how,
     )
@@ -122,19 +129,7 @@ def list_jobs(
     async def found(instance: Instance) -> list[Job]:
         site = _site(stage, instance, how)
         return [
-            Job(
-                id=one.id,
-                run=one.about["run"],
-                name=one.about["name"],
-                instance=instance,
-                command=one.about["command"],
-                user=one.about["user"],
-                started_at=datetime.fromtimestamp(one.began, UTC),
-                group=one.group,
-                exit_code=one.ended.exit_code if one.ended else None,
-                stage=stage,
-                how=how,
-            )
+            _job(stage, instance, how, one)
             for one in await _persistently(lambda: site.found(stage.name))
             if (one.about["experiment"], one.about["instance"]) == (stage.name, instance.id)
         ]
@@ -159,6 +154,8 @@ async def read_job(stage: Stage, job: Job, offsets: Offsets, patience: float) ->
         )
     if piece.ended is not None:
         _ended(stage, job, piece.ended)
+        if piece.ended.full and any(piece.data.values()):
+            return replace(piece, ended=None)  # what there is comes first
         if piece.ended.full:
             raise TransferError(
                 instance_id=job.instance.id,
@@ -217,7 +214,7 @@ async def _wait(stage: Stage, job: Job, how: How, budget: Budget) -> CommandResu
         user=job.user,
         exit_code=ended.exit_code if ended else None,
         started_at=job.started_at,
-        duration=float(ended.at - job.started_at.timestamp()) if ended else waited,
+        duration=float(ended.at - job.found.began) if ended else waited,
         stdout_bytes=bytes(out.head),
         stderr_bytes=bytes(err.head),
         stdout_path=out.path,
@@ -252,7 +249,7 @@ def end_jobs(stage: Stage, jobs: Sequence[Job]) -> list[Callable[[], Awaitable[N
 
     async def end(job: Job) -> None:
         site = _site(stage, job.instance, job.how)
-        left = await _persistently(lambda: site.end(job.id, job.group))
+        left = await _persistently(lambda: site.end(job.id, job.found.group))
         if left:
             raise RemoteError(
                 instance_id=job.instance.id,

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol, Self, TypeVar, overload
 
-
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
