@@ -261,7 +261,7 @@ async def test_no_byte_is_lost_with_the_connection(server: OpenSSHServer, tmp_pa
         on(server, tmp_path, ["127.0.0.1"], ssh_port=proxy.port) as exp,
     ):
         await ready(exp)
-        run = await exp.start([], WORDY % 60)
+        run = await exp.start([], WORDY % 150)
         reader, cuts = Reader(), 0
 
         async def cutting() -> None:
@@ -278,7 +278,7 @@ async def test_no_byte_is_lost_with_the_connection(server: OpenSSHServer, tmp_pa
             tasks.cancel_scope.cancel()
 
         assert cuts > 1
-        assert reader.whole("127.0.0.1") == written("127.0.0.1", 60)
+        assert reader.whole("127.0.0.1") == written("127.0.0.1", 150)
 
 
 @pytest.mark.parametrize("answers", [1, 60, 200, 400, 700])
@@ -307,6 +307,27 @@ async def test_it_is_started_once_whenever_the_connection_is_lost(
 
         assert done.read_text() == "x\n"
         assert len(await exp.started()) == 1
+
+
+async def test_a_start_that_is_cancelled_is_not_half_a_start(
+    server: OpenSSHServer, tmp_path: Path
+) -> None:
+    """What was on its way to begin does begin, and is found: nobody ends it in its birth."""
+    slow = tmp_path / "slow"
+    slow.mkdir()
+    (slow / "setsid").write_text(f'#!/bin/sh\nsleep 1\nexec {shutil.which("setsid")} "$@"\n')
+    (slow / "setsid").chmod(0o755)
+    async with on(server, tmp_path) as exp:
+        await ready(exp)
+        (server.home / ".bashrc").write_text(f"PATH={slow}:$PATH\n")
+        with anyio.move_on_after(0.5) as scope:
+            await exp.start([], "echo begun")
+        assert scope.cancelled_caught
+
+        with anyio.fail_after(20):
+            while not (runs := await exp.started()):  # noqa: ASYNC110 - it has no event
+                await anyio.sleep(0.1)
+        assert (await runs[0].wait())[1] == ["begun\n"]
 
 
 async def test_a_host_that_stays_away_is_an_error(
