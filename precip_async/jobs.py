@@ -52,6 +52,7 @@ __all__ = [
 ]
 
 PERSISTENCE: Final = 120.0  # seconds for which a lost connection is made again
+GIVING_BACK: Final = 30.0  # seconds for ending what was started on a host
 PAUSE: Final = (0.2, 5.0)  # seconds between two attempts: at first, and at most
 FINAL: Final = (AuthenticationFailed, HostKeyMismatch)  # trying again changes nothing
 
@@ -90,7 +91,7 @@ def start_jobs(
 async def _start(
     stage: Stage, instance: Instance, how: How, order: Order, job_id: str, about: dict[str, str]
 ) -> Job:
-    stage.detached.add((instance.id, how.user))
+    stage.detached.setdefault(instance.id, set()).add(how.user)
     site = _site(stage, instance, how)
     group, began = await _persistently(lambda: site.begin(order))
     stage.announce(
@@ -128,9 +129,11 @@ def list_jobs(
 
     async def found(instance: Instance) -> list[Job]:
         site = _site(stage, instance, how)
+        listed = await _persistently(lambda: site.found(stage.name))
+        stage.detached.setdefault(instance.id, set()).add(how.user)
         return [
             _job(stage, instance, how, one)
-            for one in await _persistently(lambda: site.found(stage.name))
+            for one in listed
             if (one.about["experiment"], one.about["instance"]) == (stage.name, instance.id)
         ]
 
@@ -311,30 +314,35 @@ async def _persistently(work: Callable[[], Awaitable[Value]]) -> Value:
         pause = min(2 * pause, most)
 
 
-async def end_left(stage: Stage, instances: Sequence[Instance]) -> None:
+async def end_left(stage: Stage, instances: Sequence[Instance], *, known: bool = False) -> None:
     """End what the experiment has started on hosts that are about to be given back, unless kept.
 
-    Where nobody is connected to a host now, only what was started by this process is looked for.
-    What can't be ended is warned of.
+    What can't be ended in `GIVING_BACK` seconds is warned of.
+
+    Args:
+        stage: Whose they are.
+        instances: Which.
+        known: Only where this process has started or listed some: nobody else is asked.
     """
     if stage.cloud.traits.ends_machines or stage.settings.keep:
         return
-    sites = [
-        (instance, How(user=user))
-        for instance in instances
-        if instance.state == "ready"
-        for user in {None, *(user for one, user in stage.detached if one == instance.id)}
-    ]
+    sites = [(one, How(user=user)) for one in instances for user in stage.detached.get(one.id, ())]
+    if not known:
+        sites += [(one, How()) for one in instances if None not in stage.detached.get(one.id, ())]
 
     async def end(instance: Instance, how: How) -> None:
-        site = _site(stage, instance, how)
-        if (instance.id, how.user) not in stage.detached and not stage.pool.connected(site.target):
+        if instance.state != "ready":
             return
-        try:
-            [found] = [await list_job() for list_job in list_jobs(stage, [instance], how)]
-            for end_job in end_jobs(stage, found):
-                await end_job()
-        except RemoteError as error:
-            stage.warn(f"what was started on {instance.id} may go on: {error}")
+        trouble = f"the host did not answer within {GIVING_BACK:g} s"
+        with anyio.move_on_after(GIVING_BACK):
+            try:
+                for list_job in list_jobs(stage, [instance], how):
+                    for end_job in end_jobs(stage, await list_job()):
+                        await end_job()
+                trouble = ""
+            except RemoteError as error:
+                trouble = str(error)
+        if trouble:
+            stage.warn(f"what was started on {instance.id} may go on: {trouble}")
 
     await stage.each([partial(end, *site) for site in sites], parallel=True)
