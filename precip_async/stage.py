@@ -98,7 +98,7 @@ class Stage:
         undo.push_async_callback(self._in_thread_for_sure, hold.release)
         journal = await in_thread(Journal.open, home)
         undo.push_async_callback(self._in_thread_for_sure, journal.close)
-        self.books = Books(journal)
+        self.books = self._books = Books(journal)
         self.output = (await in_thread(home.runtime, "output")) / self.name
         self.cloud = cloud if isinstance(cloud, Cloud) else await in_thread(cloud, home)
         settings.check_lifetime(self.cloud)
@@ -115,7 +115,7 @@ class Stage:
             )
         )
         shared = (self.pool, self.reach, limits, self.announce)
-        self.launcher = Launcher(self.cloud, self.books, *shared, settings.max_lifetime)
+        self.launcher = Launcher(self.cloud, self._books, *shared, settings.max_lifetime)
         self.boot = Boot(self.cloud, self.launcher, *shared)
         await self._settle()
         traits = self.cloud.traits
@@ -134,7 +134,7 @@ class Stage:
         Raises:
             NameInUse: Some of it still runs.
         """
-        write, traits = self.books.write, self.cloud.traits
+        write, traits = self._books.write, self.cloud.traits
         rows = [
             row
             for row in await write(Journal.alive, self.name)
