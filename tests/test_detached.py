@@ -57,17 +57,25 @@ exit 7
 """
 
 
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[OpenSSHServer]:
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OpenSSHServer]:
     """A server that plays many hosts; what is detached there is in its own home."""
-    with OpenSSHServer(tmp_path, address="0.0.0.0", max_startups="100:30:200") as running:
+    directory = tmp_path_factory.mktemp("shared")
+    with OpenSSHServer(directory, address="0.0.0.0", max_startups="100:30:200") as running:
+        yield running
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Iterator[OpenSSHServer]:
+    """A server of the test's own, which it may misuse."""
+    with OpenSSHServer(tmp_path, address="0.0.0.0") as running:
         yield running
 
 
 def on(server: OpenSSHServer, tmp_path: Path, hosts: Any = None, **shared: Any) -> HostsExperiment:
-    """An experiment on `server`, always of the same name."""
+    """An experiment on `server`, always of the same name in one test."""
     given = {
-        "name": "lasting",
+        "name": tmp_path.name,
         "home": tmp_path / "home",
         "ssh_key": server.client_key_path,
         "limits": QUICK,
@@ -156,7 +164,7 @@ async def test_it_is_followed_to_its_end_after_the_script_was_killed(
 ) -> None:
     """Two commands a host: by another process, with no byte missing or doubled in any stream."""
     facts = {
-        "name": "lasting",
+        "name": tmp_path.name,
         "hosts": server.hosts(hosts),
         "commands": [WORDY % lines, WORDY % (2 * lines)],
         "home": str(tmp_path / "home"),
@@ -212,38 +220,36 @@ async def test_it_has_what_a_command_of_run_has(server: OpenSSHServer, tmp_path:
         assert started.stdout in [event.text for event in heard if isinstance(event, Output)]
 
 
-@pytest.mark.parametrize(
-    ("command", "code"),
-    [
-        ("exit 3", 3),
-        ("exit 143", 143),
-        ("kill -TERM $$", -15),
-        ("kill -KILL $$", -9),
-        ("sh -c 'kill -KILL $$'; exit 137", 137),
-        ("no-such-program", 127),
-    ],
-)
 async def test_its_exit_code_is_the_one_that_run_reports(
-    command: str, code: int, server: OpenSSHServer, tmp_path: Path
+    server: OpenSSHServer, tmp_path: Path
 ) -> None:
     """A signal's number with a minus, and a number over 128 that it chose itself without."""
+    codes = {
+        "exit 3": 3,
+        "exit 143": 143,
+        "kill -TERM $$": -15,
+        "kill -KILL $$": -9,
+        "sh -c 'kill -KILL $$'; exit 137": 137,
+        "no-such-program": 127,
+    }
     async with on(server, tmp_path) as exp:
         await ready(exp)
-        run = await exp.start([], command)
-        with pytest.raises(CommandFailed) as caught:
-            await run.wait()
+        for command, code in codes.items():
+            run = await exp.start([], command)
+            with pytest.raises(CommandFailed) as caught:
+                await run.wait()
 
-        assert caught.value.result.exit_code == run[0].exit_code == code
-        assert (await exp.run([], command, check_exit_code=False))[0] == [code]
+            assert caught.value.result.exit_code == run[0].exit_code == code
+            assert (await exp.run([], command, check_exit_code=False))[0] == [code]
 
 
-async def test_what_is_kept_of_it_is_its_users_alone(server: OpenSSHServer, tmp_path: Path) -> None:
+async def test_what_is_kept_of_it_is_its_users_alone(own: OpenSSHServer, tmp_path: Path) -> None:
     """Its directory is closed to others, and gone once it is removed."""
-    async with on(server, tmp_path) as exp:
+    async with on(own, tmp_path) as exp:
         await ready(exp)
         run = await exp.start([], "echo secret")
         await run.wait()
-        kept = server.home / ".precip-jobs"
+        kept = own.home / ".precip-jobs"
         assert {path.stat().st_mode & 0o777 for path in (kept, *kept.iterdir())} == {0o700}
 
         await run.remove()
@@ -281,7 +287,9 @@ async def test_no_byte_is_lost_with_the_connection(server: OpenSSHServer, tmp_pa
         assert reader.whole("127.0.0.1") == written("127.0.0.1", 150)
 
 
-@pytest.mark.parametrize("answers", [1, 60, 200, 400, 700])
+@pytest.mark.parametrize(
+    "answers", [60, 700, *(pytest.param(one, marks=pytest.mark.slow) for one in (1, 200, 400))]
+)
 async def test_it_is_started_once_whenever_the_connection_is_lost(
     answers: int, server: OpenSSHServer, tmp_path: Path
 ) -> None:
@@ -309,17 +317,18 @@ async def test_it_is_started_once_whenever_the_connection_is_lost(
         assert len(await exp.started()) == 1
 
 
+@pytest.mark.slow
 async def test_a_start_that_is_cancelled_is_not_half_a_start(
-    server: OpenSSHServer, tmp_path: Path
+    own: OpenSSHServer, tmp_path: Path
 ) -> None:
     """What was on its way to begin does begin, and is found: nobody ends it in its birth."""
     slow = tmp_path / "slow"
     slow.mkdir()
     (slow / "setsid").write_text(f'#!/bin/sh\nsleep 1\nexec {shutil.which("setsid")} "$@"\n')
     (slow / "setsid").chmod(0o755)
-    async with on(server, tmp_path) as exp:
+    async with on(own, tmp_path) as exp:
         await ready(exp)
-        (server.home / ".bashrc").write_text(f"PATH={slow}:$PATH\n")
+        (own.home / ".bashrc").write_text(f"PATH={slow}:$PATH\n")
         with anyio.move_on_after(0.5) as scope:
             await exp.start([], "echo begun")
         assert scope.cancelled_caught
@@ -330,19 +339,20 @@ async def test_a_start_that_is_cancelled_is_not_half_a_start(
         assert (await runs[0].wait())[1] == ["begun\n"]
 
 
+@pytest.mark.slow
 async def test_a_host_that_stays_away_is_an_error(
-    server: OpenSSHServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    own: OpenSSHServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After a while, which is short here; what was started is found when the host is back."""
-    async with on(server, tmp_path) as exp:
+    async with on(own, tmp_path) as exp:
         await ready(exp)
         run = await exp.start([], "sleep 30")
         monkeypatch.setattr(jobs, "PERSISTENCE", 0.5)
-        await anyio.to_thread.run_sync(server.stop)
+        await anyio.to_thread.run_sync(own.stop)
         with pytest.raises(RemoteError):
             await run.wait()
 
-        await anyio.to_thread.run_sync(server.start)
+        await anyio.to_thread.run_sync(own.start)
         monkeypatch.undo()
         (again,) = await exp.started()
         assert again[0].id == run[0].id
@@ -377,17 +387,18 @@ async def test_giving_up_waiting_leaves_it_running(server: OpenSSHServer, tmp_pa
         assert (await run.wait())[1] == ["begun\nover\n"]
 
 
-async def test_readers_of_one_that_is_left_are_ended(server: OpenSSHServer, tmp_path: Path) -> None:
+@pytest.mark.slow
+async def test_readers_of_one_that_is_left_are_ended(own: OpenSSHServer, tmp_path: Path) -> None:
     """Who stops following leaves no process behind there that would wait for output."""
-    async with on(server, tmp_path) as exp:
+    async with on(own, tmp_path) as exp:
         await ready(exp)
         run = await exp.start([], "sleep 60")
         with anyio.move_on_after(0.5):
             await run.wait()
 
-        names = Counter(one.name for one in server.commands())
+        names = Counter(one.name for one in own.commands())
         assert names["tail"] == names["sshd-session"] == 0
-        assert {one.pid for one in server.commands()} <= {one.pid for one in bearing(run[0].id)}
+        assert {one.pid for one in own.commands()} <= {one.pid for one in bearing(run[0].id)}
         await run.end()
 
 
@@ -413,6 +424,7 @@ async def test_all_of_it_is_ended_and_nothing_else(server: OpenSSHServer, tmp_pa
         await run.end()  # a second time: nothing
 
 
+@pytest.mark.slow
 async def test_what_is_still_running_is_not_removed(server: OpenSSHServer, tmp_path: Path) -> None:
     """Its output would be lost, and it with it."""
     async with on(server, tmp_path) as exp:
@@ -469,11 +481,11 @@ async def test_one_that_nobody_waits_for_there_is_lost_and_said_to_be(
 
 
 @pytest.mark.root
-async def test_a_disk_that_is_full_is_said(server: OpenSSHServer, tmp_path: Path) -> None:
+async def test_a_disk_that_is_full_is_said(own: OpenSSHServer, tmp_path: Path) -> None:
     """Also then its exit code is known; and what can't be kept there is not begun at all."""
-    kept = server.home / ".precip-jobs"
+    kept = own.home / ".precip-jobs"
     kept.mkdir(mode=0o700)
-    async with on(server, tmp_path) as exp:
+    async with on(own, tmp_path) as exp:
         await ready(exp)
         with small_disk(kept, "1m"):
             run = await exp.start([], "head -c 3000000 /dev/zero; exit 3")
@@ -486,7 +498,7 @@ async def test_a_disk_that_is_full_is_said(server: OpenSSHServer, tmp_path: Path
 
             with pytest.raises(RemoteError, match=r"could not be started: .*No space left"):
                 await exp.start([], "touch it-ran")
-            assert not (server.home / "it-ran").exists()
+            assert not (own.home / "it-ran").exists()
 
 
 async def test_output_that_was_cut_off_there_is_no_output(
@@ -508,22 +520,22 @@ async def test_output_that_was_cut_off_there_is_no_output(
     ("head", "told"),
     [
         ("echo lies", "bytes of the output of .* were to follow"),
-        ("exec cat /dev/zero", "it sent more than the"),
+        pytest.param("exec cat /dev/zero", "it sent more than the", marks=pytest.mark.slow),
     ],
 )
 async def test_a_server_that_lies_about_bytes_is_not_believed(
-    head: str, told: str, server: OpenSSHServer, tmp_path: Path
+    head: str, told: str, own: OpenSSHServer, tmp_path: Path
 ) -> None:
     """It sends other bytes than it has announced, or goes on for ever: bounded, and an error."""
     liars = tmp_path / "liars"
     liars.mkdir()
-    async with on(server, tmp_path) as exp:
+    async with on(own, tmp_path) as exp:
         await ready(exp)
         run = await exp.start([], "echo 123456789")
         await run.wait()
         (liars / "head").write_text(f"#!/bin/sh\n{head}\n")
         (liars / "head").chmod(0o755)
-        (server.home / ".bashrc").write_text(f"PATH={liars}:$PATH\n")
+        (own.home / ".bashrc").write_text(f"PATH={liars}:$PATH\n")
 
         with pytest.raises(RemoteError, match=told):
             await run.wait()
@@ -541,7 +553,7 @@ async def test_what_others_have_put_there_is_passed_over(
         for name, began in (("..evil", "1 2"), ("0" * 16, "x y"), ("1" * 16, "1 2")):
             shutil.copytree(kept / run[0].id, kept / name)
             (kept / name / "began").write_text(began)
-        (kept / ("1" * 16) / "about").write_text('{"experiment": "lasting"}\n')
+        (kept / ("1" * 16) / "about").write_text(f'{{"experiment": "{tmp_path.name}"}}\n')
 
         assert [one[0].id for one in await exp.started()] == [run[0].id]
 
@@ -550,6 +562,7 @@ async def test_what_others_have_put_there_is_passed_over(
 
 
 @pytest.mark.root
+@pytest.mark.slow
 async def test_another_users_command_is_in_that_users_home(
     server: OpenSSHServer, sudoer: TemporaryUser, second_user: TemporaryUser, tmp_path: Path
 ) -> None:
@@ -608,11 +621,12 @@ def test_blocking_twins_have_it_too(server: OpenSSHServer, tmp_path: Path) -> No
         assert exp.started() == []
 
 
-@pytest.mark.parametrize("offsets", [(1,), (0, -1), ("0", "0"), 5, {"127.0.1.1": 3}])
-async def test_offsets_are_two_numbers(offsets: Any, server: OpenSSHServer, tmp_path: Path) -> None:
+async def test_offsets_are_two_numbers(server: OpenSSHServer, tmp_path: Path) -> None:
     """Of every instance, or by the instance's id."""
+    wrong: list[Any] = [(1,), (0, -1), ("0", "0"), 5, {server.hosts(1)[0]: 3}]
     async with on(server, tmp_path) as exp:
         await ready(exp)
         run = await exp.start([], "true")
-        with pytest.raises(InvalidArgument, match="offsets must be two numbers"):
-            run.follow(offsets)
+        for offsets in wrong:
+            with pytest.raises(InvalidArgument, match="offsets must be two numbers"):
+                run.follow(offsets)

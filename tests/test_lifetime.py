@@ -106,6 +106,7 @@ def test_kept_instances_end_after_their_script_was_killed(isolation: str, tmp_pa
     clear_dead(base)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("isolation", ["process", NAMESPACE])
 async def test_a_clouds_instances_end_after_their_script_was_killed(
     isolation: Any, tmp_path: Path
