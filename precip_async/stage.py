@@ -77,7 +77,7 @@ class Stage:
         self.name, self.settings = name, settings
         self.announce = Announcer(name, settings.observers)
         self.armed: set[str] = set()  # the machines that were seen to end by themselves
-        self.detached: set[tuple[str, str | None]] = set()  # instances and users: who started some
+        self.detached: dict[str, set[str | None]] = {}  # by instance: whose commands go on there
         self._undo = AsyncExitStack()
         self._sequence = 0
 
@@ -265,10 +265,7 @@ class Stage:
         bound = 3 * limits.launch_timeout + limits.terminate_timeout  # launches in flight as well
         try:
             with anyio.move_on_after(bound, shield=True) as scope:
-                with anyio.move_on_after(limits.terminate_timeout) as patience:
-                    await self.end_left(self.selected(()))
-                if patience.cancelled_caught:
-                    self.warn("detached commands may go on: nobody could say in time that they end")
+                await self.end_left(self.selected(()), known=True)
                 await self.launcher.close(keep=self.settings.keep)
             if scope.cancelled_caught:
                 raise ExperimentException(

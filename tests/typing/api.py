@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any, assert_type
 from precip_async import (
     BootDiagnosis,
     BootError,
+    Chunk,
     CommandFailed,
     CommandResult,
     CommandTimeout,
+    DetachedRun,
     Experiment,
     ExperimentException,
     Faults,
@@ -18,6 +20,7 @@ from precip_async import (
     HostsExperiment,
     Instance,
     InvalidArgument,
+    Job,
     Leftover,
     Limits,
     LocalExperiment,
@@ -69,6 +72,23 @@ async def verbs(exp: Experiment) -> None:
     await exp.deprovision("a")
     await exp.run([], 5)  # type: ignore[arg-type] # a command is text
     await exp.run([], "x", parallel="all")  # type: ignore[arg-type] # a yes, a no, or a number
+
+
+async def lasting(exp: Experiment) -> None:
+    """What goes on without us."""
+    assert_type(await exp.extend(), list[Instance])
+    assert_type(await exp.extend(60, "a"), list[Instance])
+    run = await exp.start("a", lambda one: f"echo {one.id}", "bob", name="x", parallel=True)
+    assert_type(run, DetachedRun)
+    assert_type(run[0], Job)
+    assert_type(run[1:], DetachedRun)
+    assert_type(run[0].exit_code, int | None)
+    assert_type(await exp.started(["a"], name="x"), list[DetachedRun])
+    assert_type(await run.wait(timeout=5, on_output=listen), RunResults)
+    async for chunk in run.follow({"i-1": (0, 0)}):
+        assert_type(chunk, Chunk)
+        assert_type(chunk.offsets, tuple[int, int])
+    run.follow(5)  # type: ignore[arg-type] # two numbers, one for each stream
 
 
 def listen(instance: Instance, stream: Stream, text: str) -> None:
