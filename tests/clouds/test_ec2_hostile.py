@@ -126,3 +126,15 @@ async def test_what_a_cloud_says_is_shown_short() -> None:
                 pytest.fail("it was taken for a cloud")
 
     assert len(str(caught.value)) < 2000
+
+
+async def test_what_a_cloud_says_moves_no_cursor() -> None:
+    """Sequences that a terminal would obey are shown, and not sent to it."""
+    said = "<Response><Errors><Error><Code>No</Code><Message>a&#27;[2Jb&#155;c\u202ed"
+    answer = Reply(status=400, body=said + "</Message></Error></Errors></Response>")
+    async with peer({"DescribeKeyPairs": answer}) as it:
+        with pytest.raises(CloudError) as caught:
+            async with cloud_at(it.url):
+                pytest.fail("it was taken for a cloud")
+
+    assert [char for char in str(caught.value) if not char.isprintable()] == []
