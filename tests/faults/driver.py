@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 import anyio
 import anyio.to_thread
 
+from precip_async import clock
 from precip_async.errors import EndpointUnreachable
 from precip_async.home.directory import Home
 from precip_async.home.journal import Journal
@@ -40,6 +41,7 @@ __all__ = ["Outcome", "Stage", "Warm", "play_all"]
 
 LONGEST: Final = 90.0  # seconds that a child may take, whatever befalls it
 REAP: Final = 120.0  # seconds that reaping may take
+HOUR: Final = 3600.0
 SETTLE: Final = 10.0  # seconds in which what was ended has gone
 DISK: Final = "4m"
 SECOND: Final = 0.2  # seconds after the first signal
@@ -67,12 +69,16 @@ class Outcome:
 
 
 class Warm:
-    """A warm parent in a process of its own; see `zygote`."""
+    """A warm parent in a process of its own; see `zygote`.
+
+    Here it is an hour later than there: what was asked for then and not answered has settled.
+    """
 
     def __init__(self) -> None:
         self._process: asyncio.subprocess.Process
         self._reader: asyncio.Task[None]
         self._waiting: dict[int, asyncio.Queue[dict[str, Any]]] = {}
+        self._later = ExitStack()
 
     async def __aenter__(self) -> Self:
         self._process = await asyncio.create_subprocess_exec(
@@ -85,11 +91,13 @@ class Warm:
         assert self._process.stdout is not None
         await asyncio.wait_for(self._process.stdout.readline(), LONGEST)
         self._reader = asyncio.create_task(self._read(self._process.stdout))
+        self._later.enter_context(clock.set_by(HOUR))
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
         assert self._process.stdin is not None
         self._process.stdin.close()
+        self._later.close()
         with anyio.move_on_after(SETTLE, shield=True):
             await self._process.wait()
             await self._reader
