@@ -311,6 +311,19 @@ class EC2Cloud:
             if client is not None:
                 await client.aclose()
 
+    @property
+    def for_reaping(self) -> Mapping[str, Any]:
+        """See `Reapable`; secrets are among it."""
+        amazon = self._dialects[0].name == "amazon"
+        names = ("access_key", "secret_key", "session_token", "profile")
+        return {
+            "cloud": "ec2" if amazon else self._dialects[0].title.lower(),
+            "endpoint": self._endpoint.url if self._endpoint else None,
+            "region": self._region if amazon else None,
+            "verify": self._verify,
+            **dict(zip(names, self._given, strict=True)),
+        }
+
     # -- how ---------------------------------------------------------------------------------
 
     async def _answered(self, client: Client, access: Access) -> Parts:
