@@ -17,7 +17,7 @@ from precip_async.clouds.dialects import Dialect
 from precip_async.clouds.ec2_addresses import Addresses
 from precip_async.clouds.ec2_calls import Calls, recognised
 from precip_async.clouds.ec2_console import console
-from precip_async.clouds.ec2_endpoint import check_credentials
+from precip_async.clouds.ec2_endpoint import check_credentials, reaping_keywords
 from precip_async.clouds.ec2_groups import Groups
 from precip_async.clouds.ec2_keys import Keys
 from precip_async.clouds.ec2_launch import Launches
@@ -314,15 +314,8 @@ class EC2Cloud:
     @property
     def for_reaping(self) -> Mapping[str, Any]:
         """See `Reapable`; secrets are among it."""
-        amazon = self._dialects[0].name == "amazon"
-        names = ("access_key", "secret_key", "session_token", "profile")
-        return {
-            "cloud": "ec2" if amazon else self._dialects[0].title.lower(),
-            "endpoint": self._endpoint.url if self._endpoint else None,
-            "region": self._region if amazon else None,
-            "verify": self._verify,
-            **dict(zip(names, self._given, strict=True)),
-        }
+        where = (self._dialects[0], self._endpoint, self._region, self._verify)
+        return reaping_keywords(*where, self._given)
 
     # -- how ---------------------------------------------------------------------------------
 
