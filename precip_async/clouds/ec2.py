@@ -314,8 +314,9 @@ class EC2Cloud:
     @property
     def for_reaping(self) -> Mapping[str, Any]:
         """See `Reapable`; secrets are among it."""
-        where = (self._dialects[0], self._endpoint, self._region, self._verify)
-        return reaping_keywords(*where, self._given)
+        return reaping_keywords(
+            self.dialect, self._endpoint, self._region, self._verify, self._given
+        )
 
     # -- how ---------------------------------------------------------------------------------
 
