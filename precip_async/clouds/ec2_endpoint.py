@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from precip_async.clouds.dialects import Dialect
 
-__all__ = ["Endpoint", "check_credentials", "parse_endpoint", "parse_region", "reaping_keywords"]
+__all__ = ["Endpoint", "check_credentials", "parse_endpoint", "parse_region", "reaped_by"]
 
 LAST_PORT: Final = 65535
 LONGEST: Final = 253  # characters of a host name
@@ -150,7 +150,7 @@ def check_credentials(
         raise InvalidArgument("give either profile, or access_key and secret_key")
 
 
-def reaping_keywords(
+def reaped_by(
     dialect: Dialect,
     endpoint: Endpoint | None,
     region: str,
