@@ -9,7 +9,7 @@ import shutil
 import signal
 import sqlite3
 import sys
-from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, closing
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
@@ -243,7 +243,11 @@ def _signals(trial: Trial) -> Iterator[tuple[float, int]]:
 
 
 def _later(seconds: float, pid: int, number: int) -> asyncio.TimerHandle:
-    return asyncio.get_running_loop().call_later(seconds, os.kill, pid, number)
+    def send() -> None:
+        with suppress(ProcessLookupError):  # it has ended, and we have not heard of it yet
+            os.kill(pid, number)
+
+    return asyncio.get_running_loop().call_later(seconds, send)
 
 
 def _name(trial: Trial) -> str:
