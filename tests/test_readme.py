@@ -16,6 +16,7 @@ import pytest
 
 import precip_async
 from precip_async import Experiment, ExperimentException, Limits
+from precip_async.life import Life
 from precip_async.settings import Settings
 from tests.sources import ROOT
 
@@ -29,7 +30,8 @@ PATIENCE = 50.0  # seconds for a snippet, which takes about one
 PYTHON = (sys.executable, "-W", "error")
 VERBS = {
     name: inspect.signature(member)
-    for name, member in vars(Experiment).items()
+    for cls in Experiment.__mro__[: Experiment.__mro__.index(Life)]
+    for name, member in vars(cls).items()
     if inspect.isfunction(member) and not name.startswith("_")
 }
 END_OF_CELL = "-- the end of a cell\n"
