@@ -96,6 +96,7 @@ class Boot:
         If cancelled, instances go on booting and stay the experiment's.
         """
         began = time.monotonic()
+        self._remote.expect(len(instances))
         await self._reach.recall(instances)
         missing = [instance for instance in instances if instance.state != "ready"]
         self._given_up.difference_update(missing)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import anyio.to_thread
@@ -14,7 +15,9 @@ from precip_async.home.keys import ed25519_key, rsa_key
 from precip_async.settings import checked_user
 from precip_async.ssh.pool import Pool
 from precip_async.ssh.remote import PooledRemote
-from precip_async.ssh.transport import Target
+from precip_async.ssh.transport import Login, Target
+from precip_async.ssh.workers.auto import AutoRemote
+from precip_async.ssh.workers.remote import ShardedRemote
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -24,9 +27,9 @@ if TYPE_CHECKING:
     from precip_async.fleet import Instance
     from precip_async.home.directory import Home
     from precip_async.home.hostkeys import KnownHosts
+    from precip_async.limits import Limits
     from precip_async.settings import AnyPath, Settings
     from precip_async.ssh.remote import Remote
-    from precip_async.ssh.transport import Connector
 
 __all__ = ["Reach"]
 
@@ -43,6 +46,7 @@ class Reach:
         self._pins: HostKeys | None = None
         self._known: dict[str, tuple[str, ...]] = {}
         self._given: KnownHosts | None = None
+        self._looked_up: dict[tuple[str, int], tuple[str, ...]] = {}  # in what was given
         self._new: dict[str, str] = {}
         self._file: AnyPath = ""
 
@@ -55,21 +59,21 @@ class Reach:
         """
         self._pins = HostKeys(home)
         self._file = self._settings.known_hosts or home.path / "host_keys"
-        public_key, connector = await anyio.to_thread.run_sync(self._prepare, home)
-        limits = self._settings.limits
-        pool = Pool(connector, limits, bastion=self._settings.bastion is not None)
-        return public_key, PooledRemote(pool, limits)
-
-    def _prepare(self, home: Home) -> tuple[str, Connector]:
         # in a thread: importing asyncssh and parsing keys take some tenths of a second
-        from precip_async.ssh.openssh import AsyncsshConnector, Login, load_key
+        return await anyio.to_thread.run_sync(self._prepare, home)
 
+    def _prepare(self, home: Home) -> tuple[str, Remote]:
         settings = self._settings
         if given := settings.path("known_hosts"):
             self._given = read_known_hosts(given)
         own = rsa_key(home) if self._traits.key_type == "rsa" else ed25519_key(home)
         key = settings.path("ssh_key")
-        public = load_key(key, settings.key_passphrase) if key else None
+        line = own.public_line
+        if key:
+            from precip_async.ssh.openssh import load_key
+
+            public = load_key(key, settings.key_passphrase)
+            line = public.export_public_key("openssh").decode().strip()
         bastion = self._bastion()
         if bastion is not None and self._given is None:
             self._recall([bastion.alias])
@@ -81,8 +85,18 @@ class Reach:
             bastion=bastion,
             bastion_keys=_paths(settings.path("bastion_key")),
         )
-        line = public.export_public_key("openssh").decode().strip() if public else own.public_line
-        return line, AsyncsshConnector(login, self, settings.limits)
+        return line, self._remote(login, settings.limits)
+
+    def _remote(self, login: Login, limits: Limits) -> Remote:
+        if isinstance(limits.ssh_workers, int) and limits.ssh_workers:
+            return ShardedRemote(login, self, limits, limits.ssh_workers)
+        from precip_async.ssh.openssh import AsyncsshConnector
+
+        connector = AsyncsshConnector(login, self, limits)
+        here = PooledRemote(Pool(connector, limits, bastion=login.bastion is not None), limits)
+        if not limits.ssh_workers or login.bastion:  # what passes through one connection is one's
+            return here
+        return AutoRemote(here, partial(ShardedRemote, login, self, limits))
 
     def _bastion(self) -> Target | None:
         if self._settings.bastion is None:
@@ -157,12 +171,20 @@ class Reach:
 
     # -- Trust -------------------------------------------------------------------------------
 
+    @property
+    def learns(self) -> bool:
+        """See `Trust.learns`: unless the user gave a file of keys."""
+        return self._given is None
+
     def known(self, target: Target) -> tuple[str, ...]:
         """See `Trust.known`: what the cloud said, else what the user's file says, else our pin."""
         if keys := self._known.get(target.alias):
             return keys
-        if self._given is not None:
-            return self._given(target.host, target.port or SSH_PORT)
+        if self._given is not None:  # hashed names take a while to look up
+            at = target.host, target.port or SSH_PORT
+            if (keys := self._looked_up.get(at)) is None:
+                keys = self._looked_up[at] = self._given(*at)
+            return keys
         return ()
 
     def learned(self, target: Target, key: str) -> bool:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from precip_async.ssh.slot import Lease
     from precip_async.ssh.transport import Target
 
-__all__ = ["Conversation", "Feed", "Order", "converse", "send"]
+__all__ = ["Conversation", "Feed", "Order", "converse", "endings", "send"]
 
 logger = logging.getLogger(__name__)
 
@@ -234,8 +234,9 @@ class _Run:
     async def _ended(self) -> str:
         """Run what ends it, as the command's user and, where that does not do, as root."""
         left = ""
-        for user in self._enders():
-            end = await self._say(self._ending(user))
+        lines = endings(self._order, self._limits, self._talk.group or 0)
+        for user, line in zip(_enders(self._order), lines, strict=True):
+            end = await self._say(line)
             if end.exit_code == 0:
                 return ""
             if end.exit_code == NOT_ALL_ENDED or user != "root":  # else sudo is not for us
@@ -263,15 +264,26 @@ class _Run:
 
     def _owe(self) -> None:
         """Have the next connection end what may be left."""
-        self._lease.slot.debts.append(tuple(map(self._ending, self._enders())))
+        lines = endings(self._order, self._limits, self._talk.group or 0)
+        self._lease.slot.debts.append(lines)
 
-    def _enders(self) -> tuple[str | None, ...]:
-        order = self._order
-        return (order.sudo_user,) if order.user == "root" else (order.sudo_user, "root")
 
-    def _ending(self, sudo_user: str | None) -> str:
-        group = self._talk.group or 0
-        return ending_line(self._order.mark, group, self._limits.kill_grace, sudo_user=sudo_user)
+def endings(order: Order, limits: Limits, group: int = 0) -> tuple[str, ...]:
+    """What ends `order` wherever it was started: lines, each to be run where the one before fails.
+
+    Args:
+        order: What.
+        limits: The graces.
+        group: Its process group; 0: not known.
+    """
+    return tuple(
+        ending_line(order.mark, group, limits.kill_grace, sudo_user=user) for user in _enders(order)
+    )
+
+
+def _enders(order: Order) -> tuple[str | None, ...]:
+    """Who may end it: the command's own user and, where that does not do, root."""
+    return (order.sudo_user,) if order.user == "root" else (order.sudo_user, "root")
 
 
 async def _first(

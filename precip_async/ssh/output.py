@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from codecs import getincrementaldecoder
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import IO, TYPE_CHECKING
 
@@ -28,15 +29,24 @@ if TYPE_CHECKING:
 __all__ = ["Budget", "Listener", "OutputFiles", "run_command"]
 
 Listener = Callable[["Stream", str], object]
+Room = Callable[[], Awaitable[object]]
 
 
 class Budget:
-    """Bytes of output that one fan-out may still keep in memory."""
+    """Bytes of output that one fan-out may still keep in memory.
 
-    __slots__ = ("left",)
+    Attributes:
+        total: How many they were.
+        left: How many they are.
+        number: By which other processes know it.
+    """
+
+    __slots__ = ("left", "number", "total")
+    _numbers = itertools.count()
 
     def __init__(self, total: int) -> None:
-        self.left = total
+        self.left = self.total = total
+        self.number = next(self._numbers)
 
     def take(self, wanted: int) -> int:
         """How many of `wanted` bytes may be kept."""
@@ -89,9 +99,11 @@ class _Collector(Conversation):
         budget: Budget,
         files: OutputFiles,
         listener: Listener | None,
+        room: Room | None,
     ) -> None:
         super().__init__(mark)
-        self._budget, self._files, self._listener = budget, files, listener
+        self._budget, self._files = budget, files
+        self._listener, self._listeners_room = listener, room
         limit = 0 if files.always else limits.output_limit
         self.streams: dict[Stream, _Kept] = {"stdout": _Kept(limit), "stderr": _Kept(limit)}
         if files.always:
@@ -124,6 +136,8 @@ class _Collector(Conversation):
                 shown, kept.shown = b"".join(kept.shown), []
                 if text := kept.decoder.decode(shown):
                     self._listener(stream, text)
+                    if self._listeners_room is not None:
+                        await self._listeners_room()
         self.caught_up(sum(len(data) for kept in self.streams.values() for data in kept.backlog))
 
     def close(self) -> None:
@@ -157,6 +171,7 @@ async def run_command(
     files: OutputFiles,
     stdin: bytes | None = None,
     listener: Listener | None = None,
+    room: Room | None = None,
 ) -> CommandResult:
     """Run `order` on `target` and return what came of it, whatever its exit code.
 
@@ -170,6 +185,7 @@ async def run_command(
         files: Where output goes that is not kept in memory.
         stdin: The command's input; ``None``: none.
         listener: Is given text as it arrives, on the event loop; what it raises ends the command.
+        room: Waits until the listener takes more; ``None``: it always does.
 
     Raises:
         CommandTimeout: Its time was up; it was ended.
@@ -178,7 +194,7 @@ async def run_command(
 
     If cancelled, the command is ended.
     """
-    talk = _Collector(order.mark, limits, budget, files, listener)
+    talk = _Collector(order.mark, limits, budget, files, listener, room)
     feed = None
     if stdin is not None:
         given = stdin  # for the closure: not None

@@ -80,6 +80,10 @@ class Pool:
         """
         return _Leasing(self._slot(target), spare, timeout, self._limits)
 
+    def owe(self, target: Target, debt: tuple[str, ...]) -> None:
+        """Have the next new connection to `target` pay `debt`: see `Slot`."""
+        self._slot(target).debts.append(debt)
+
     def connected(self, target: Target) -> bool:
         """Whether a connection to `target` is open."""
         slot = self._slots.get(target.instance_id, {}).get(target)

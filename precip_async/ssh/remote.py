@@ -33,6 +33,9 @@ class Remote(Protocol):
     `ExperimentClosed` once `aclose` has begun. If cancelled, it ends first what it has started.
     """
 
+    def expect(self, instances: int) -> None:
+        """So many instances are about to be worked on, so that there is time to prepare for it."""
+
     async def reach(self, target: Target, timeout: float) -> None:
         """See that there is a connection to `target`; one attempt of `timeout` seconds."""
         ...
@@ -77,6 +80,9 @@ class PooledRemote:
 
     def __init__(self, pool: Pool, limits: Limits) -> None:
         self.pool, self._limits = pool, limits
+
+    def expect(self, instances: int) -> None:
+        """See `Remote.expect`: few or many, it is all one."""
 
     async def reach(self, target: Target, timeout: float) -> None:
         """See `Remote.reach`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import stat
 import tempfile
@@ -17,7 +18,7 @@ from precip_async.ssh import tree
 from precip_async.ssh.conversation import send
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
     from precip_async.limits import Limits
@@ -62,11 +63,21 @@ class Source:
     kept in memory, a large one stays open, and a tree is packed to a temporary file. Of what is not
     in memory all share a few blocks. Who keeps pace with the others finds them there, who does not
     reads again, so that a slow instance neither holds the others up nor makes memory grow.
+
+    Attributes:
+        path: Where it is.
+        shared: Whether it goes to several.
+        number: By which other processes know it.
+        closing: What is called when it is closed.
     """
+
+    _numbers = itertools.count()
 
     def __init__(self, path: Path, limits: Limits, *, users: int = 1) -> None:
         self.path, self._limits = path, limits
-        self._shared, self._left = users > 1, users
+        self.shared, self._left = users > 1, users
+        self.number = next(self._numbers)
+        self.closing: list[Callable[[], object]] = []
         self._opening = anyio.Lock()
         self._content: Content | None = None
         self._failure: OSError | tree.TreeError | None = None
@@ -80,6 +91,9 @@ class Source:
 
     def close(self) -> None:
         """Forget the content."""
+        called, self.closing = self.closing, []
+        for close in called:
+            close()
         self._content = None
         if self._file is not None:
             self._file.close()
@@ -133,7 +147,7 @@ class Source:
 
     def _tree(self) -> Body:
         """Packed once for all, where there is more than one of them and room for it."""
-        if self._shared:
+        if self.shared:
             try:
                 return self._packed(_Spool(self._limits.packed_tree))
             except _NoRoom:

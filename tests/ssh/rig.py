@@ -8,31 +8,37 @@ import secrets
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
+from unittest import mock
 
 import anyio
 
 from precip_async.errors import ConnectError
 from precip_async.limits import Limits
-from precip_async.ssh import download, upload
 from precip_async.ssh.command import Order
 from precip_async.ssh.openssh import AsyncsshConnector, Login
-from precip_async.ssh.output import Budget, OutputFiles, run_command
+from precip_async.ssh.output import Budget, OutputFiles
 from precip_async.ssh.pool import Pool
+from precip_async.ssh.remote import PooledRemote
 from precip_async.ssh.source import Source
 from precip_async.ssh.transport import Target
+from precip_async.ssh.workers.remote import ShardedRemote
 from tests import processes
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
 
     from precip_async.results import CommandResult
+    from precip_async.ssh.remote import Remote
     from precip_async.ssh.transport import Connector, Trust
     from tests.servers import OpenSSHServer
 
-__all__ = ["FAST", "Counting", "Nap", "Pins", "Rig", "in_child"]
+__all__ = ["FAST", "WORKERS", "Counting", "Nap", "Pins", "Rig", "in_child"]
 
 # All these tests hold on either path: `make test-slow` runs them on the public one as well.
-FAST = {"fast": True, "public": False}[os.environ.get("PRECIP_TEST_SSH", "fast")]
+# And with the connections in two worker processes, but for those that look into the pool.
+PATH = os.environ.get("PRECIP_TEST_SSH", "fast")
+FAST = {"fast": True, "public": False, "workers": True}[PATH]
+WORKERS = 2 if PATH == "workers" else 0
 
 
 class Nap:
@@ -106,8 +112,10 @@ class Rig:
     """A pool against `server`, closed at the end of ``async with``.
 
     Attributes:
-        pool: The pool.
-        connector: Counts its attempts to connect.
+        remote: Who works on the server: over the pool, or over worker processes.
+        pool: The pool; unused where there are worker processes.
+        connector: Counts its attempts to connect; who has worker processes can't, and any number
+            is right.
         target: The server, as its user.
         spill: Where output goes that is not kept in memory.
     """
@@ -131,6 +139,10 @@ class Rig:
         self.trust = trust or Pins(server.host_public_key)
         self.connector = Counting(AsyncsshConnector(self.login, self.trust, self.limits))
         self.pool = Pool(self.connector, self.limits, bastion=self.login.bastion is not None)
+        self.remote: Remote = PooledRemote(self.pool, self.limits)
+        if WORKERS:
+            self.connector.attempts = mock.ANY
+            self.remote = ShardedRemote(self.login, self.trust, self.limits, WORKERS)
         self.target = Target(
             instance_id="i-1",
             host=host or server.host,
@@ -143,7 +155,7 @@ class Rig:
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
-        await self.pool.aclose()
+        await self.remote.aclose()
 
     def on(self, host: str, number: int = 1) -> Target:
         """Another host of the server."""
@@ -165,11 +177,9 @@ class Rig:
         **settings: Any,
     ) -> CommandResult:
         """Run a command."""
-        return await run_command(
-            self.pool,
+        return await self.remote.run(
             target or self.target,
             self.order(command, **settings),
-            self.limits,
             index=0,
             budget=budget or Budget(self.limits.output_total),
             files=files or OutputFiles(self.spill, always=False),
@@ -216,13 +226,8 @@ class Rig:
         **settings: Any,
     ) -> int:
         """Copy to the server what perhaps goes to others too."""
-        return await upload.put(
-            self.pool,
-            target or self.target,
-            self.order(**settings),
-            self.limits,
-            source,
-            str(remote),
+        return await self.remote.put(
+            target or self.target, self.order(**settings), source, str(remote)
         )
 
     async def get(
@@ -235,14 +240,8 @@ class Rig:
         **settings: Any,
     ) -> tuple[Path, int]:
         """Copy from the server."""
-        return await download.get(
-            self.pool,
-            target or self.target,
-            self.order(**settings),
-            self.limits,
-            str(remote),
-            str(local),
-            suffix,
+        return await self.remote.get(
+            target or self.target, self.order(**settings), str(remote), str(local), suffix
         )
 
 

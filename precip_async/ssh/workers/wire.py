@@ -1,0 +1,149 @@
+"""The line between a worker and its parent: what a turn of the loop says goes as one pickle.
+
+It is a socket pair that only these two hold, and both run this package: neither is a stranger to
+the other, so that pickles may be read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import pickle
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable
+
+    from precip_async.limits import Limits
+    from precip_async.ssh.transport import Login
+
+__all__ = ["Beginning", "Wire", "packed"]
+
+HEAD = 8  # bytes that tell how many follow
+PAUSE = 0.002  # seconds between two packets: what a busy worker says meanwhile goes together
+
+Message = tuple[Any, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Beginning:
+    """What a worker is told first.
+
+    Attributes:
+        login: How it logs in.
+        limits: Its bounds, of what all share its part.
+        learns: See `Trust.learns`.
+    """
+
+    login: Login
+    limits: Limits
+    learns: bool
+
+
+class _Pickler(pickle.Pickler):
+    """Takes strings of classes that only the user's script knows for the strings that they are."""
+
+    def reducer_override(self, obj: Any) -> Any:
+        return (str, (str.__str__(obj),)) if isinstance(obj, str) else NotImplemented
+
+
+def packed(value: Any) -> bytes:
+    """`value` as a pickle."""
+    buffer = io.BytesIO()
+    _Pickler(buffer, pickle.HIGHEST_PROTOCOL).dump(value)
+    return buffer.getvalue()
+
+
+class Wire(asyncio.Protocol):
+    """One end of the line. It needs no task: what comes is handed on as it comes.
+
+    Args:
+        hear: Is given each message, in order.
+        gone: Is called once, when the other end is closed or this one has been.
+    """
+
+    def __init__(self, hear: Callable[[Message], object], gone: Callable[[], object]) -> None:
+        self._hear, self._gone = hear, gone
+        self._loop = asyncio.get_running_loop()
+        self._buffer = bytearray()
+        self._unsaid: list[Message] = []
+        self._said_at = 0.0
+        self._room = asyncio.Event()
+        self._room.set()
+        self._transport: asyncio.Transport | None = None
+
+    @classmethod
+    async def over(
+        cls,
+        line: socket.socket,
+        hear: Callable[[Message], object],
+        gone: Callable[[], object],
+    ) -> Wire:
+        """The end of the line that `line` is, which it takes over."""
+        loop = asyncio.get_running_loop()
+        _, wire = await loop.create_connection(lambda: cls(hear, gone), sock=line)
+        return wire
+
+    def say(self, message: Message) -> None:
+        """Send a message soon. To an end that is closed: nothing."""
+        if not self._unsaid:
+            wait = self._said_at + PAUSE - time.monotonic()
+            if wait > 0:
+                self._loop.call_later(wait, self.flush)
+            else:
+                self._loop.call_soon(self.flush)
+        self._unsaid.append(message)
+
+    async def room(self) -> None:
+        """Wait until the other end takes more, or is gone."""
+        await self._room.wait()
+
+    def flush(self) -> None:
+        """Send at once what was said."""
+        messages, self._unsaid = self._unsaid, []
+        if messages and self._transport is not None and not self._transport.is_closing():
+            data = packed(messages)
+            self._transport.writelines((len(data).to_bytes(HEAD, "big"), data))
+            self._said_at = time.monotonic()
+
+    def close(self) -> None:
+        """Send what was said, and hang up."""
+        self.flush()
+        if self._transport is not None:
+            self._transport.close()
+
+    # -- told by the loop --------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """See `asyncio.Protocol`."""
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        """See `asyncio.Protocol`."""
+        self._buffer += data
+        while len(self._buffer) >= HEAD:
+            end = HEAD + int.from_bytes(self._buffer[:HEAD], "big")
+            if len(self._buffer) < end:
+                return
+            with memoryview(self._buffer) as view:
+                messages = pickle.loads(view[HEAD:end])  # noqa: S301 - ours: see above
+            del self._buffer[:end]
+            for message in messages:
+                self._hear(message)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """See `asyncio.Protocol`."""
+        self._room.set()
+        self._gone()
+
+    def pause_writing(self) -> None:
+        """See `asyncio.Protocol`."""
+        self._room.clear()
+
+    def resume_writing(self) -> None:
+        """See `asyncio.Protocol`."""
+        self._room.set()

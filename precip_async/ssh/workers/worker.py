@@ -1,0 +1,312 @@
+"""A worker: the process in which a share of an experiment's connections is held.
+
+Started by `WorkerProcess` with the descriptor of its end of the line and the parent's id as
+arguments, in a session of its own: Ctrl-C in a terminal is its parent's to deal with. What it is
+told, secrets included, comes over that line; when that ends, so does the worker, at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import pickle
+import resource
+import socket
+import sys
+import traceback
+from collections import deque
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import anyio
+
+from precip_async.errors import ExperimentException, HostKeyMismatch
+from precip_async.ssh.openssh import AsyncsshConnector
+from precip_async.ssh.output import Budget, run_command
+from precip_async.ssh.pool import Pool
+from precip_async.ssh.remote import PooledRemote
+from precip_async.ssh.source import Source
+from precip_async.ssh.workers.wire import Wire, packed
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from pathlib import Path
+
+    from anyio.abc import TaskGroup
+
+    from precip_async.events import Stream
+    from precip_async.results import CommandResult
+    from precip_async.ssh.command import Order
+    from precip_async.ssh.openssh_session import AsyncsshTransport
+    from precip_async.ssh.output import Listener
+    from precip_async.ssh.transport import Target
+    from precip_async.ssh.workers.wire import Beginning
+
+__all__ = ["main"]
+
+BUDGETS = 256  # fan-outs whose bounds are remembered
+
+
+class Told:
+    """The host keys that the parent knows; the worker's `Trust`.
+
+    Attributes:
+        known_by: Keys by alias.
+        news: Keys that were seen at first sight, and are the parent's to believe.
+    """
+
+    def __init__(self, *, learns: bool) -> None:
+        self.learns = learns
+        self.known_by: dict[str, tuple[str, ...]] = {}
+        self.news: dict[Target, str] = {}
+
+    def known(self, target: Target) -> tuple[str, ...]:
+        """See `Trust.known`."""
+        return self.known_by.get(target.alias, ())
+
+    def learned(self, target: Target, key: str) -> bool:
+        """See `Trust.learned`: until the parent has said so, nothing is done with it."""
+        if self.learns:
+            self.news[target] = key
+        return self.learns
+
+
+class _Confirming(AsyncsshConnector):
+    """Has the parent believe a key at first sight before anybody uses the connection."""
+
+    def __init__(self, worker: _Worker, beginning: Beginning) -> None:
+        super().__init__(beginning.login, worker.told, beginning.limits)
+        self._worker, self._close_grace = worker, beginning.limits.close_grace
+
+    async def dial(self, target: Target, timeout: float, **how: Any) -> AsyncsshTransport:
+        """See `AsyncsshConnector.dial`."""
+        news = self._worker.told.news
+        try:
+            transport = await super().dial(target, timeout, **how)
+        except BaseException:
+            if key := news.pop(target, None):  # learned all the same, as it would be over there
+                self._worker.confirm(target, key).cancel()
+            raise
+        if key := news.pop(target, None):
+            try:
+                await self._worker.confirmed(target, key)
+            except BaseException:
+                with anyio.move_on_after(self._close_grace, shield=True):
+                    await transport.aclose()
+                raise
+        return transport
+
+
+class _Worker:
+    """What one worker has: its line, its pool, and what is under way."""
+
+    def __init__(self) -> None:
+        self._heard: deque[tuple[Any, ...]] = deque()
+        self._news = asyncio.Event()
+        self._scopes: dict[int, anyio.CancelScope] = {}
+        self._verdicts: dict[int, asyncio.Future[bool]] = {}
+        self._budgets: dict[int, Budget] = {}
+        self._sources: dict[int, Source] = {}
+        self._asked = 0
+
+    async def serve(self, line: socket.socket, parent: int) -> None:
+        """Do what the parent asks for, until it says that this is all; the process ends with it."""
+        _watch(parent)
+        self._wire = await Wire.over(line, self._hear, _leave)
+        beginning: Beginning
+        (beginning,) = await self._next()
+        self._limits = beginning.limits
+        self.told = Told(learns=beginning.learns)
+        connector = _Confirming(self, beginning)
+        bastion = beginning.login.bastion is not None
+        self._pool = Pool(connector, self._limits, bastion=bastion)
+        self._remote = PooledRemote(self._pool, self._limits)
+        logging.getLogger().addHandler(_Forwarding(self._wire))
+        self._wire.say(("ready",))
+        async with anyio.create_task_group() as tasks:
+            while (message := await self._next())[0] != "close":
+                getattr(self, f"_on_{message[0]}")(tasks, *message[1:])
+            await self._pool.aclose()  # what is under way sees that, and ends
+            tasks.cancel_scope.deadline = anyio.current_time() + self._limits.close_grace
+        self._wire.close()
+        await anyio.sleep_forever()  # until all of it is sent
+
+    def _hear(self, message: tuple[Any, ...]) -> None:
+        if message[0] == "verdict":  # somebody waits for it
+            _, number, verdict = message
+            waiting = self._verdicts.pop(number)
+            if not waiting.done():
+                waiting.set_result(verdict)
+            return
+        self._heard.append(message)
+        self._news.set()
+
+    async def _next(self) -> tuple[Any, ...]:
+        while not self._heard:
+            self._news.clear()
+            await self._news.wait()
+        return self._heard.popleft()
+
+    # -- host keys ---------------------------------------------------------------------------
+
+    def confirm(self, target: Target, key: str) -> asyncio.Future[bool]:
+        """Tell the parent of a key at first sight; whether it believes it."""
+        self._asked += 1
+        verdict = self._verdicts[self._asked] = asyncio.get_running_loop().create_future()
+        self._wire.say(("learned", self._asked, target, key))
+        return verdict
+
+    async def confirmed(self, target: Target, key: str) -> None:
+        """Raise `HostKeyMismatch` unless the parent believes a key at first sight."""
+        if not await self.confirm(target, key):
+            raise HostKeyMismatch(
+                instance_id=target.instance_id,
+                host=target.host,
+                problem=f"another host key has just been seen for {target.alias}: one of the two "
+                "was an impostor's",
+            )
+        self.told.known_by[target.alias] = (key,)
+
+    # -- what the parent says ----------------------------------------------------------------
+
+    def _on_known(self, _tasks: TaskGroup, alias: str, keys: tuple[str, ...]) -> None:
+        self.told.known_by[alias] = keys
+
+    def _on_owe(self, _tasks: TaskGroup, target: Target, debt: tuple[str, ...]) -> None:
+        self._pool.owe(target, debt)
+
+    def _on_cwd(self, _tasks: TaskGroup, path: str) -> None:
+        with contextlib.suppress(OSError):  # what needs it says so
+            os.chdir(path)
+
+    def _on_sent(self, _tasks: TaskGroup, number: int) -> None:
+        if source := self._sources.pop(number, None):
+            source.close()
+
+    def _on_cancel(self, _tasks: TaskGroup, number: int) -> None:
+        if scope := self._scopes.get(number):
+            scope.cancel()
+
+    def _on_do(
+        self, tasks: TaskGroup, number: int, name: str, args: tuple[Any, ...], how: dict[str, Any]
+    ) -> None:
+        scope = self._scopes[number] = anyio.CancelScope()
+        operation = getattr(self._remote, name)
+        if name == "run":
+            operation = partial(self._run, number)
+        elif name == "put":
+            operation = self._put
+        tasks.start_soon(self._do, number, scope, partial(operation, *args, **how))
+
+    async def _do(
+        self, number: int, scope: anyio.CancelScope, operation: Callable[[], Awaitable[Any]]
+    ) -> None:
+        """One operation, and the telling of what came of it."""
+        outcome: tuple[Any, ...] = ("cancelled", number)
+        try:
+            with scope:
+                outcome = ("done", number, await operation())
+        except ExperimentException as error:
+            outcome = ("failed", number, _portable(error))
+        except Exception:  # noqa: BLE001 - a bug, which is for the parent's user to see
+            outcome = ("broken", number, traceback.format_exc())
+        finally:
+            del self._scopes[number]
+        self._wire.say(outcome)
+
+    async def _run(
+        self,
+        number: int,
+        target: Target,
+        order: Order,
+        *,
+        budget: tuple[int, int],
+        listens: bool,
+        **how: Any,
+    ) -> CommandResult:
+        listener: Listener | None = None
+        if listens:
+
+            def listener(stream: Stream, text: str) -> None:
+                self._wire.say(("heard", number, stream, text))
+
+        return await run_command(
+            self._pool,
+            target,
+            order,
+            self._limits,
+            budget=self._budget(*budget),
+            listener=listener,
+            room=self._wire.room if listens else None,
+            **how,
+        )
+
+    async def _put(
+        self, target: Target, order: Order, number: int, path: Path, *, shared: bool, remote: str
+    ) -> int:
+        if not shared:
+            with Source(path, self._limits) as source:
+                return await self._remote.put(target, order, source, remote)
+        if (kept := self._sources.get(number)) is None:  # until the parent needs it no more
+            kept = self._sources[number] = Source(path, self._limits, users=sys.maxsize)
+        return await self._remote.put(target, order, kept, remote)
+
+    def _budget(self, number: int, part: int) -> Budget:
+        """Our part of what a fan-out may keep: `part`, where it is new to us."""
+        budget = self._budgets.pop(number, None) or Budget(part)
+        self._budgets[number] = budget  # the latest is the last
+        if len(self._budgets) > BUDGETS:
+            del self._budgets[next(iter(self._budgets))]
+        return budget
+
+
+class _Forwarding(logging.Handler):
+    """Hands log records to the parent, whose user has said what becomes of them."""
+
+    def __init__(self, wire: Wire) -> None:
+        super().__init__(logging.WARNING)
+        self._wire = wire
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Hand it on, as text."""
+        self._wire.say(("logged", record.name, record.levelno, self.format(record)))
+
+
+def _portable(error: ExperimentException) -> bytes:
+    """`error` as a pickle; without its cause where that can't be one."""
+    try:
+        pickle.loads(data := packed(error))  # noqa: S301 - made in this line
+    except Exception as trouble:  # noqa: BLE001 - whatever a foreign cause raises
+        error.add_note(f"caused by {error.__cause__!r}, which can't be shown ({trouble})")
+        error.__cause__ = None
+        data = packed(error)
+    return data
+
+
+def _leave() -> None:
+    """End at once: the parent has, or has hung up."""
+    os._exit(0)
+
+
+def _watch(parent: int) -> None:
+    """Leave when `parent` ends, also where a fork of it keeps its end of the line open."""
+    with contextlib.suppress(AttributeError, OSError):  # not on this system
+        ended = os.pidfd_open(parent)
+        asyncio.get_running_loop().add_reader(ended, _leave)
+    if os.getppid() != parent:
+        _leave()
+
+
+def main() -> None:
+    """Serve the parent that the command line names."""
+    descriptor, parent = map(int, sys.argv[1:])
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):  # macOS has a lower limit that it does not tell
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    anyio.run(_Worker().serve, socket.socket(fileno=descriptor), parent)
+
+
+if __name__ == "__main__":
+    main()
