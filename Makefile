@@ -27,10 +27,12 @@ test: $(READY)
 test-slow: $(READY)
 	$(PYTEST) -m slow
 	PRECIP_TEST_SSH=public $(PYTEST) tests/ssh
+	PRECIP_TEST_SSH=workers $(PYTEST) tests/ssh
 
 test-all: $(READY)
 	$(PYTEST)
 	PRECIP_TEST_SSH=public $(PYTEST) tests/ssh
+	PRECIP_TEST_SSH=workers $(PYTEST) tests/ssh
 
 lint: $(READY)
 	$(BIN)/ruff check .

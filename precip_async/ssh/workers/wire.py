@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 __all__ = ["Beginning", "Wire", "packed"]
 
 HEAD = 8  # bytes that tell how many follow
-PAUSE = 0.002  # seconds between two packets: what a busy worker says meanwhile goes together
 
 Message = tuple[Any, ...]
 
@@ -63,10 +62,14 @@ class Wire(asyncio.Protocol):
     Args:
         hear: Is given each message, in order.
         gone: Is called once, when the other end is closed or this one has been.
+
+    Attributes:
+        pause: Seconds between two packets; what is said meanwhile goes together. 0: at once.
     """
 
     def __init__(self, hear: Callable[[Message], object], gone: Callable[[], object]) -> None:
         self._hear, self._gone = hear, gone
+        self.pause = 0.0
         self._loop = asyncio.get_running_loop()
         self._buffer = bytearray()
         self._unsaid: list[Message] = []
@@ -90,7 +93,7 @@ class Wire(asyncio.Protocol):
     def say(self, message: Message) -> None:
         """Send a message soon. To an end that is closed: nothing."""
         if not self._unsaid:
-            wait = self._said_at + PAUSE - time.monotonic()
+            wait = self._said_at + self.pause - time.monotonic() if self.pause else 0.0
             if wait > 0:
                 self._loop.call_later(wait, self.flush)
             else:

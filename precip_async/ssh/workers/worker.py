@@ -47,6 +47,8 @@ if TYPE_CHECKING:
 __all__ = ["main"]
 
 BUDGETS = 256  # fan-outs whose bounds are remembered
+FEW = 8  # operations under way at most that nobody has reason to tell of together
+PAUSE = 0.005  # seconds between two words to the parent with more: each costs it a wake-up
 
 
 class Told:
@@ -214,6 +216,7 @@ class _Worker:
             outcome = ("broken", number, traceback.format_exc())
         finally:
             del self._scopes[number]
+        self._wire.pause = PAUSE if len(self._scopes) > FEW else 0.0
         self._wire.say(outcome)
 
     async def _run(
