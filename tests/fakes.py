@@ -107,7 +107,7 @@ class FakeCloud:
         ids = []
         for _ in range(request.count - self.short_by):
             number = next(self._numbers)
-            facts = {"public_address": f"192.0.2.{number}", "private_address": f"10.0.0.{number}"}
+            facts = {"public_address": f"127.9.9.{number}", "private_address": f"127.9.0.{number}"}
             machine = Machine(**{"id": f"i-{number:017x}", **facts, **self.first})
             self.machines[machine.id] = machine
             ids.append(machine.id)

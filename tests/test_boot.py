@@ -45,7 +45,7 @@ SOON = 0.2  # seconds: a wait that is to run out of time
 
 # The state in which a machine is that has not booted yet.
 BOOTING: dict[str, Any] = {"state": "pending", "public_address": None, "private_address": None}
-UP: dict[str, Any] = {"state": "running", "public_address": "192.0.2.9"}
+UP: dict[str, Any] = {"state": "running", "public_address": "127.9.9.9"}
 
 
 @pytest.fixture
@@ -84,10 +84,10 @@ async def test_an_instance_is_ready_once_a_command_has_run(at: Bench) -> None:
     assert (instance.state, instance.diagnosis) == ("ready", None)
     assert instance.ready_at is not None
     assert instance.ready_at > instance.launched_at
-    assert instance.tags == ("precip", instance.id, "192.0.2.1")
+    assert instance.tags == ("precip", instance.id, "127.9.9.1")
     assert [line.endswith(" true") for line in at.connector.lines] == [True]
     assert [target.user for target in at.connector.attempts] == ["root"]
-    assert [event.address for event in at.of(InstanceReady)] == ["192.0.2.1"]
+    assert [event.address for event in at.of(InstanceReady)] == ["127.9.9.1"]
 
 
 async def test_the_connection_of_the_probe_is_the_pools(at: Bench) -> None:
@@ -143,7 +143,7 @@ async def test_an_instance_with_a_private_address_only_is_waited_for(at: Bench) 
     at.cloud.before["describe"] = boot
     await at.boot.wait([instance], 5)
 
-    assert [target.host for target in at.connector.attempts] == ["192.0.2.9"]
+    assert [target.host for target in at.connector.attempts] == ["127.9.9.9"]
 
 
 async def test_private_addresses_will_do_where_they_are_wanted(tmp_path: Path) -> None:
@@ -155,7 +155,7 @@ async def test_private_addresses_will_do_where_they_are_wanted(tmp_path: Path) -
 
         await at.boot.wait([instance], 5)
 
-        assert [target.host for target in at.connector.attempts] == ["10.0.0.1"]
+        assert [target.host for target in at.connector.attempts] == ["127.9.0.1"]
         assert instance.public_address is None
 
 
@@ -425,7 +425,7 @@ async def test_a_console_that_is_refused_says_so(at: Bench) -> None:
 async def test_what_did_boot_stays_usable_and_waiting_again_resumes(at: Bench) -> None:
     """A timeout names the missing ones; the others are ready, and the next wait gets the rest."""
     good, slow = await at.provision(2)
-    at.connector.answer = saying(ConnectError, hosts=("192.0.2.2",))
+    at.connector.answer = saying(ConnectError, hosts=("127.9.9.2",))
 
     error = await expect_timeout(at, [good, slow], SOON)
 
@@ -591,7 +591,7 @@ async def test_one_that_dies_while_it_is_probed_is_replaced(at: Bench) -> None:
     """Running, addressed, not yet answering, and gone: the rounds go on while SSH is tried."""
     (instance,) = await at.provision()
     old = instance.id
-    at.connector.answer = saying(ConnectError, hosts=("192.0.2.1",))
+    at.connector.answer = saying(ConnectError, hosts=("127.9.9.1",))
 
     async def die(_: object) -> None:
         if at.cloud.count("describe") == 3:
@@ -631,7 +631,7 @@ async def test_one_that_is_late_is_replaced_after_its_boot_timeout(at: Bench) ->
     """With boot_timeout= the launch is given up that long after it, and what was seen is told."""
     (instance,) = await at.provision(boot_timeout=0.2)
     old = instance.id
-    at.connector.answer = saying(ConnectError, hosts=("192.0.2.1",))
+    at.connector.answer = saying(ConnectError, hosts=("127.9.9.1",))
 
     await at.boot.wait([instance], 5)
 
@@ -716,7 +716,7 @@ async def test_a_host_that_refuses_us_is_not_asked_again(
     """A machine that exists already says no for good: ten minutes of asking would not help."""
     async with bench(tmp_path / "home", ends_machines=False, pins_hosts=True) as at:
         good, bad = await at.provision(2)
-        at.connector.answer = saying(kind, hosts=("192.0.2.2",))
+        at.connector.answer = saying(kind, hosts=("127.9.9.2",))
 
         with pytest.raises(BootError) as caught:
             await at.boot.wait([good, bad], 600)

@@ -277,13 +277,13 @@ async def test_tags_select_those_that_bear_all_of_them(three: Experiment) -> Non
     assert three.instances(("worker", one.id)) == [one]
     assert three.instances(["master", "worker"]) == []
     assert three.instances([]) == three.instances(None) == three.instances("precip")
-    assert three.instances("192.0.2.1") == [master]
+    assert three.instances("127.9.9.1") == [master]
 
 
 async def test_hostnames_are_those_of_the_selection(three: Experiment) -> None:
     """Public ones for us, private ones for the instances among themselves."""
-    assert three.get_public_hostnames("worker") == ["192.0.2.2", "192.0.2.3"]
-    assert three.get_private_hostnames(["worker"]) == ["10.0.0.2", "10.0.0.3"]
+    assert three.get_public_hostnames("worker") == ["127.9.9.2", "127.9.9.3"]
+    assert three.get_private_hostnames(["worker"]) == ["127.9.0.2", "127.9.0.3"]
     assert three.get_public_hostnames("nobody") == []
 
 
@@ -294,9 +294,9 @@ async def test_list_has_the_documented_keys(three: Experiment) -> None:
 
     assert listed == {
         "id": master.id,
-        "public_address": "192.0.2.1",
-        "private_address": "10.0.0.1",
-        "tags": ["precip", master.id, "master", "192.0.2.1"],
+        "public_address": "127.9.9.1",
+        "private_address": "127.9.0.1",
+        "tags": ["precip", master.id, "master", "127.9.9.1"],
         "state": "ready",
         "isolation": "",
     }
@@ -380,7 +380,7 @@ async def test_an_instance_that_can_not_be_reached_is_an_outcome(
     """The others have run; the error says which failed, and why."""
 
     async def deny(target: Target) -> None:
-        if target.host == "192.0.2.2":
+        if target.host == "127.9.9.2":
             raise refused(target, said="no route")
 
     ssh.answer = deny

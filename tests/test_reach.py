@@ -39,7 +39,7 @@ def reached(
     instance = Instance(
         id="i-1", index=0, image_id="a", instance_type="m", launched_at=datetime.now(UTC)
     )
-    said: dict[str, Any] = {"public_address": "192.0.2.1", "private_address": "10.0.0.1"}
+    said: dict[str, Any] = {"public_address": "127.9.9.1", "private_address": "127.9.0.1"}
     said |= machine or {}
     instance.public_address = said["public_address"]
     instance.private_address = said["private_address"]
@@ -95,10 +95,10 @@ def test_what_is_no_user_is_refused(user: Any) -> None:
 def test_the_address_is_the_one_that_is_wanted() -> None:
     """Public, unless the private one is asked for."""
     reach, instance = reached()
-    assert reach.target(instance)[0].host == reach.address(instance) == "192.0.2.1"
+    assert reach.target(instance)[0].host == reach.address(instance) == "127.9.9.1"
 
     reach, instance = reached(address="private")
-    assert reach.target(instance)[0].host == reach.address(instance) == "10.0.0.1"
+    assert reach.target(instance)[0].host == reach.address(instance) == "127.9.0.1"
 
 
 def test_without_the_wanted_address_there_is_no_way() -> None:
@@ -148,7 +148,7 @@ def test_the_alias_is_what_a_host_key_belongs_to() -> None:
     """A machine of ours is known by its id; a host, which outlives the experiment, by address."""
     assert reached()[0].target(reached()[1])[0].alias == "i-1"
     reach, instance = reached(HOSTS, {"ssh_port": 2222})
-    assert reach.target(instance)[0].alias == "192.0.2.1:2222"
+    assert reach.target(instance)[0].alias == "127.9.9.1:2222"
 
 
 async def opened(path: Path, traits: Traits = HOSTS, **settings: Any) -> tuple[Reach, Instance]:
@@ -202,7 +202,7 @@ async def test_the_key_of_a_machine_that_has_ended_is_forgotten(tmp_path: Path) 
 async def test_with_known_hosts_there_is_no_first_meeting(tmp_path: Path) -> None:
     """Only what the file says is believed, whatever was pinned before."""
     known = tmp_path / "known_hosts"
-    known.write_text(f"192.0.2.1 {KEY}\n")
+    known.write_text(f"127.9.9.1 {KEY}\n")
     reach, instance = await opened(tmp_path / "home", known_hosts=known)
     target, _ = reach.target(instance)
 
@@ -220,16 +220,16 @@ async def test_another_process_that_met_another_key_is_told_of(tmp_path: Path) -
     second = Instance(
         id="i-2", index=1, image_id="a", instance_type="m", launched_at=datetime.now(UTC)
     )
-    second.public_address = "192.0.2.2"
+    second.public_address = "127.9.9.2"
     reach.told(second, Machine(id="i-2", state="running"))
     reach.learned(target, KEY)
     reach.learned(reach.target(second)[0], KEY)
 
-    with pytest.raises(HostKeyMismatch, match=r"192\.0\.2\.1:22: another process"):
+    with pytest.raises(HostKeyMismatch, match=r"127\.9\.9\.1:22: another process"):
         await reach.pin()
 
     assert reach.known(target) == (OTHER,)
-    assert f"192.0.2.2:22 {KEY}" in (tmp_path / "home" / "host_keys").read_text()
+    assert f"127.9.9.2:22 {KEY}" in (tmp_path / "home" / "host_keys").read_text()
 
 
 def test_an_unknown_current_user_is_taken_for_root(monkeypatch: pytest.MonkeyPatch) -> None:
