@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import partial
 from typing import TYPE_CHECKING, cast
 
 import anyio
@@ -11,6 +10,7 @@ import anyio.to_thread
 
 from precip_async.errors import ConnectionLost, ExperimentClosed
 from precip_async.ssh import download
+from precip_async.ssh.transfer import local_trouble
 from precip_async.ssh.workers.shard import Shard
 from precip_async.ssh.workers.wire import Beginning
 
@@ -50,7 +50,6 @@ class ShardedRemote:
         self._shards = [Shard(beginning, trust) for _ in range(count)]
         self._homes: dict[tuple[str, int | None], Shard] = {}
         self._met: dict[str, dict[Target, Shard]] = {}  # by instance
-        self._sending: set[tuple[Source, Shard]] = set()  # what is read once
         self._closed = False
 
     def __repr__(self) -> str:
@@ -102,12 +101,19 @@ class ShardedRemote:
         return result
 
     async def put(self, target: Target, order: Order, source: Source, remote: str) -> int:
-        """See `Remote.put`; what goes to several is read once by each worker."""
+        """See `Remote.put`; what goes to several is opened here, and shown to each worker."""
         shard = self._shard(target)
         shard.follow()
-        if source.shared and (source, shard) not in self._sending:
-            self._sending.add((source, shard))
-            source.closing.append(partial(self._sent, source, shard))
+        if not source.shared:
+            return await self._put(shard, target, order, source, remote)
+        with local_trouble(target, source.path):
+            async with source.content() as content:
+                await shard.show(target, source, content)
+                return await self._put(shard, target, order, source, remote)
+
+    async def _put(
+        self, shard: Shard, target: Target, order: Order, source: Source, remote: str
+    ) -> int:
         size = await shard.do(
             "put", target, order, source.number, source.path, shared=source.shared, remote=remote
         )
@@ -138,10 +144,6 @@ class ShardedRemote:
         async with anyio.create_task_group() as tasks:
             for shard in self._shards:
                 tasks.start_soon(shard.aclose)
-
-    def _sent(self, source: Source, shard: Shard) -> None:
-        self._sending.discard((source, shard))
-        shard.tell("sent", source.number)
 
     def _shard(self, target: Target) -> Shard:
         """Whose `target` is: a server that is new is the worker's that has the fewest."""

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from precip_async.events import Stream
     from precip_async.ssh.command import Order
     from precip_async.ssh.output import Listener
+    from precip_async.ssh.source import Content, Source
     from precip_async.ssh.transport import Target, Trust
     from precip_async.ssh.workers.wire import Beginning
 
@@ -80,6 +81,8 @@ class Shard:
         self._number = 0
         self._known: dict[str, tuple[str, ...]] = {}  # what the present process was told
         self._cwd = ""
+        self._showing = anyio.Lock()
+        self._shown: set[int] = set()  # sources, by their numbers; of the present process
         self.ended = ""
         # What dead processes may have left running, by where.
         self._debts: dict[Target, list[tuple[str, ...]]] = {}
@@ -136,6 +139,34 @@ class Shard:
             self._cwd = here
             self._wire.say(("cwd", here))
 
+    async def show(self, target: Target, source: Source, content: Content) -> None:
+        """Have the worker send what `source` holds, `content`, whenever it is to put it.
+
+        Raises:
+            ConnectionLost: The worker died.
+            ExperimentException: There is no worker.
+        """
+        wire = self._wire or await self.started()
+        async with self._showing:
+            if source.number in self._shown:
+                return
+            process, descriptor = self._process, content.body.descriptor
+            if descriptor is not None and process is not None:
+                try:  # in a thread: a worker that hangs takes nothing until it is ended
+                    await anyio.to_thread.run_sync(process.send_file, source.number, descriptor)
+                except OSError as error:
+                    raise self._died(target) from error
+            if wire is not self._wire:
+                raise self._died(target)
+            is_file = descriptor is not None
+            wire.say(("source", source.number, source.path, content, is_file))
+            self._shown.add(source.number)
+            source.closing.append(partial(self._hide, source.number))
+
+    def _hide(self, number: int) -> None:
+        self._shown.discard(number)
+        self.tell("sent", number)
+
     async def forget(self, target: Target) -> None:
         """Close the connections to the instance of `target`."""
         for one in [one for one in self._debts if one.instance_id == target.instance_id]:
@@ -184,6 +215,7 @@ class Shard:
         self._ready = asyncio.get_running_loop().create_future()
         self._gone = anyio.Event()
         self._known.clear()
+        self._shown.clear()
         self._cwd = ""
         wire = await Wire.over(process.line, self._hear, partial(self._lost, self._gone))
         try:

@@ -1,6 +1,6 @@
 """A worker: the process in which a share of an experiment's connections is held.
 
-Started by `WorkerProcess` with the descriptor of its end of the line and the parent's id as
+Started by `WorkerProcess` with the descriptors of its ends of two lines and the parent's id as
 arguments, in a session of its own: Ctrl-C in a terminal is its parent's to deal with. What it is
 told, secrets included, comes over that line; when that ends, so does the worker, at once.
 """
@@ -28,6 +28,7 @@ from precip_async.ssh.output import Budget, run_command
 from precip_async.ssh.pool import Pool
 from precip_async.ssh.remote import PooledRemote
 from precip_async.ssh.source import Source
+from precip_async.ssh.workers.process import received_file
 from precip_async.ssh.workers.wire import Wire, packed
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from precip_async.ssh.command import Order
     from precip_async.ssh.openssh_session import AsyncsshTransport
     from precip_async.ssh.output import Listener
+    from precip_async.ssh.source import Content
     from precip_async.ssh.transport import Target
     from precip_async.ssh.workers.wire import Beginning
 
@@ -113,9 +115,10 @@ class _Worker:
         self._sources: dict[int, Source] = {}
         self._asked = 0
 
-    async def serve(self, line: socket.socket, parent: int) -> None:
+    async def serve(self, line: socket.socket, files: socket.socket, parent: int) -> None:
         """Do what the parent asks for, until it says that this is all; the process ends with it."""
         _watch(parent)
+        self._files = files
         self._wire = await Wire.over(line, self._hear, _leave)
         beginning: Beginning
         (beginning,) = await self._next()
@@ -183,6 +186,18 @@ class _Worker:
         with contextlib.suppress(OSError):  # what needs it says so
             os.chdir(path)
 
+    def _on_source(
+        self, _tasks: TaskGroup, number: int, path: Path, content: Content, is_file: bool
+    ) -> None:
+        descriptor = None
+        while is_file and descriptor is None:  # it was sent before this was said
+            sent, received = received_file(self._files)
+            if sent == number:
+                descriptor = received
+            else:  # for one whose sending was given up
+                os.close(received)
+        self._sources[number] = Source.handed(path, content, descriptor, self._limits)
+
     def _on_sent(self, _tasks: TaskGroup, number: int) -> None:
         if source := self._sources.pop(number, None):
             source.close()
@@ -249,12 +264,10 @@ class _Worker:
     async def _put(
         self, target: Target, order: Order, number: int, path: Path, *, shared: bool, remote: str
     ) -> int:
-        if not shared:
-            with Source(path, self._limits) as source:
-                return await self._remote.put(target, order, source, remote)
-        if (kept := self._sources.get(number)) is None:  # until the parent needs it no more
-            kept = self._sources[number] = Source(path, self._limits, users=sys.maxsize)
-        return await self._remote.put(target, order, kept, remote)
+        if shared:
+            return await self._remote.put(target, order, self._sources[number], remote)
+        with Source(path, self._limits) as source:
+            return await self._remote.put(target, order, source, remote)
 
     def _budget(self, number: int, part: int) -> Budget:
         """Our part of what a fan-out may keep: `part`, where it is new to us."""
@@ -304,11 +317,12 @@ def _watch(parent: int) -> None:
 
 def main() -> None:
     """Serve the parent that the command line names."""
-    descriptor, parent = map(int, sys.argv[1:])
+    line, files, parent = map(int, sys.argv[1:])
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(ValueError, OSError):  # macOS has a lower limit that it does not tell
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    anyio.run(_Worker().serve, socket.socket(fileno=descriptor), parent)
+    ends = socket.socket(fileno=line), socket.socket(fileno=files)
+    anyio.run(_Worker().serve, *ends, parent)
 
 
 if __name__ == "__main__":
