@@ -96,12 +96,12 @@ class Boot:
         If cancelled, instances go on booting and stay the experiment's.
         """
         began = time.monotonic()
-        self._remote.expect(len(instances))
         await self._reach.recall(instances)
         missing = [instance for instance in instances if instance.state != "ready"]
         self._given_up.difference_update(missing)
         self._announce_waiting(instances)
         with anyio.move_on_after(timeout) as scope:
+            await self._remote.expect(len(instances))
             async with task_group() as poller:
                 poller.start_soon(self._poll)
                 driven = missing

@@ -88,7 +88,7 @@ class Launcher:
         self.instances: list[Instance] = []
         self.plans: dict[Instance, Plan] = {}
         self.closed = False
-        self._cloud, self._books, self._reach = cloud, books, reach
+        self._cloud, self._books, self._remote, self._reach = cloud, books, remote, reach
         self._limits, self._announce = limits, announce
         self._ender = Ender(cloud, books, remote, reach, limits, announce)
         self._launched = self._in_flight = 0
@@ -132,6 +132,7 @@ class Launcher:
             boot_max_tries=boot_max_tries,
             cloud_init=cloud_init and self._is_read(request),
         )
+        await self._remote.expect(request.count + sum(one.alive for one in self.instances))
         with self._launching():
             instances = self._adopt(plan, await self._launch(plan))
             try:

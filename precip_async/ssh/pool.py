@@ -84,6 +84,11 @@ class Pool:
         """Have the next new connection to `target` pay `debt`: see `Slot`."""
         self._slot(target).debts.append(debt)
 
+    def debts(self, target: Target) -> tuple[tuple[str, ...], ...]:
+        """What the next new connection to `target` has to pay."""
+        slot = self._slots.get(target.instance_id, {}).get(target)
+        return () if slot is None else tuple(slot.debts)
+
     def connected(self, target: Target) -> bool:
         """Whether a connection to `target` is open."""
         slot = self._slots.get(target.instance_id, {}).get(target)

@@ -33,8 +33,12 @@ class Remote(Protocol):
     `ExperimentClosed` once `aclose` has begun. If cancelled, it ends first what it has started.
     """
 
-    def expect(self, instances: int) -> None:
-        """So many instances are about to be worked on, so that there is time to prepare for it."""
+    async def expect(self, instances: int) -> None:
+        """Prepare for so many instances, which are worked on soon.
+
+        Raises:
+            ExperimentException: They can't be.
+        """
 
     async def reach(self, target: Target, timeout: float) -> None:
         """See that there is a connection to `target`; one attempt of `timeout` seconds."""
@@ -81,7 +85,7 @@ class PooledRemote:
     def __init__(self, pool: Pool, limits: Limits) -> None:
         self.pool, self._limits = pool, limits
 
-    def expect(self, instances: int) -> None:
+    async def expect(self, instances: int) -> None:
         """See `Remote.expect`: few or many, it is all one."""
 
     async def reach(self, target: Target, timeout: float) -> None:

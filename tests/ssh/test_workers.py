@@ -35,13 +35,13 @@ from precip_async.ssh.transport import Login, Target
 from precip_async.ssh.workers.auto import AutoRemote, worth
 from precip_async.ssh.workers.remote import ShardedRemote
 from tests.polling import eventually
+from tests.servers import OpenSSHServer
 from tests.ssh.rig import Nap, Pins, Rig, in_child
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from precip_async.ssh.transport import Trust
-    from tests.servers import OpenSSHServer
 
 # One worker or two are asked for here, whatever the suite is run over.
 pytestmark = [pytest.mark.sshd, pytest.mark.in_process]
@@ -297,6 +297,71 @@ async def test_a_killed_worker_costs_its_own_hosts_and_is_replaced(two: Two) -> 
     assert victim not in two.sharded.pids
 
 
+async def test_a_worker_that_hangs_is_ended_and_replaced(
+    server: OpenSSHServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It lives and does nothing: when it has been silent for long, it is as if it had died."""
+    monkeypatch.setattr("precip_async.ssh.workers.shard.PATIENCE", 0.9)
+    quick = replace(LIMITS, keepalive=0.1, keepalive_count=3)
+    nap, problems = Nap(), []
+    async with Two(server, tmp_path, limits=quick) as rig:
+        pid = await rig.pid_of(rig.target)
+
+        async def run() -> None:
+            with pytest.raises(ConnectionLost) as caught:
+                await rig.run(str(nap))
+            problems.append(caught.value.problem)
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(run)
+            await eventually(nap.sleepers)
+            os.kill(pid, signal.SIGSTOP)
+
+        assert f"({pid}) said nothing for 0.9 s" in problems[0]
+        assert await rig.out("echo again") == "again"
+        assert not nap.sleepers()
+        assert rig.sharded.pids != [pid]
+
+
+async def test_a_worker_that_waits_for_long_is_left_alone(
+    server: OpenSSHServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With nothing to tell it is no hanging one: it answers when it is asked."""
+    monkeypatch.setattr("precip_async.ssh.workers.shard.PATIENCE", 0.9)
+    quick = replace(LIMITS, keepalive=0.1, keepalive_count=3)
+    async with Two(server, tmp_path, limits=quick) as rig:
+        pid = await rig.pid_of(rig.target)
+        wire = rig.sharded._shard(rig.target)._wire
+        assert wire is not None
+        heard = wire.heard
+
+        await eventually(lambda: wire.heard > heard + 5)
+
+        assert await rig.pid_of(rig.target) == pid
+
+
+async def test_what_a_worker_had_to_end_its_successor_ends(tmp_path: Path) -> None:
+    """A connection had been lost before, and the worker died before there was another."""
+    nap = Nap()
+    async with OpenSSHServer(tmp_path, address="0.0.0.0") as own, Two(own, tmp_path) as rig:
+        pid = await rig.pid_of(rig.target)
+
+        async def run() -> None:
+            with pytest.raises(ConnectionLost, match="nobody knows"):
+                await rig.run(str(nap))
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(run)
+            await eventually(nap.sleepers)
+            own.kill_sessions()
+        os.kill(pid, signal.SIGKILL)
+        await eventually(lambda: not rig.sharded.pids)
+        assert nap.sleepers()
+
+        assert await rig.out("echo again") == "again"
+        assert not nap.sleepers()
+
+
 async def test_a_get_whose_worker_is_killed_leaves_nothing_here(
     two: Two, here: Path, there: Path
 ) -> None:
@@ -430,11 +495,11 @@ async def test_auto_begins_workers_when_many_are_expected(
     monkeypatch.setattr("precip_async.ssh.workers.auto._cores", lambda: 3)
     two.remote = AutoRemote(PooledRemote(two.pool, two.limits), lambda _: two.sharded)
     first, *others = two.hosts
-    two.remote.expect(999)
+    await two.remote.expect(999)
     await two.out("true", target=first)
     assert two.sharded.pids == []
 
-    two.remote.expect(1000)
+    await two.remote.expect(1000)
     await two.everywhere("true", two.hosts)
 
     assert len(two.sharded.pids) == 2

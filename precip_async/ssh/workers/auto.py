@@ -61,10 +61,12 @@ class AutoRemote:
         self._there: Remote | None = None
         self._met_here: set[tuple[str, int | None]] = set()
 
-    def expect(self, instances: int) -> None:
+    async def expect(self, instances: int) -> None:
         """See `Remote.expect`."""
         if self._there is None and (workers := worth(instances)):
             self._there = self._make(workers)
+        if self._there is not None:
+            await self._there.expect(instances)
 
     async def reach(self, target: Target, timeout: float) -> None:
         """See `Remote.reach`."""

@@ -10,6 +10,7 @@ import anyio.to_thread
 
 from precip_async.errors import ConnectionLost, ExperimentClosed
 from precip_async.ssh import download
+from precip_async.ssh.tasks import task_group
 from precip_async.ssh.transfer import local_trouble
 from precip_async.ssh.workers.shard import Shard
 from precip_async.ssh.workers.wire import Beginning
@@ -60,8 +61,11 @@ class ShardedRemote:
         """The ids of the worker processes that are at work."""
         return [shard.pid for shard in self._shards if shard.pid is not None]
 
-    def expect(self, instances: int) -> None:
-        """See `Remote.expect`: workers are started when they are first needed."""
+    async def expect(self, instances: int) -> None:
+        """See `Remote.expect`: have the workers stand ready that will be needed."""
+        async with task_group() as tasks:
+            for shard in self._shards[:instances]:
+                tasks.start_soon(shard.started)
 
     async def reach(self, target: Target, timeout: float) -> None:
         """See `Remote.reach`."""

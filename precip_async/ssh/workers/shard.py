@@ -30,6 +30,7 @@ __all__ = ["Shard"]
 logger = logging.getLogger(__name__)
 
 START_TIMEOUT = 60.0  # seconds for a worker to stand ready, of which it needs about 0.5
+PATIENCE = 10.0  # seconds of silence at least: where much is going on, a process waits its turn
 GOING = 5.0  # seconds for a process to go whose work is done
 
 
@@ -73,10 +74,12 @@ class Shard:
         self.servers = 0
         self._starting = anyio.Lock()
         self._closed = False
-        self._wire: Wire | None = None
+        self._wire: Wire | None = None  # to a worker that stands ready
         self._process: WorkerProcess | None = None
-        self._gone = anyio.Event()  # of the present process
-        self._ready: asyncio.Future[None] | None = None
+        self._begun: Wire | None = None  # to the present process
+        self._gone, self._ready = anyio.Event(), anyio.Event()  # of the present process
+        self._beat: asyncio.TimerHandle | None = None
+        self._asked, self._packets = 0, 0  # since it last said something
         self._calls: dict[int, _Call] = {}
         self._number = 0
         self._known: dict[str, tuple[str, ...]] = {}  # what the present process was told
@@ -84,8 +87,10 @@ class Shard:
         self._showing = anyio.Lock()
         self._shown: set[int] = set()  # sources, by their numbers; of the present process
         self.ended = ""
-        # What dead processes may have left running, by where.
+        # What ends what dead processes may have left running, by where; and what the present one
+        # will have to end as soon as it has a connection there.
         self._debts: dict[Target, list[tuple[str, ...]]] = {}
+        self._owed: dict[Target, tuple[tuple[str, ...], ...]] = {}
 
     @property
     def pid(self) -> int | None:
@@ -112,8 +117,9 @@ class Shard:
         self._introduce(wire, target)
         if (bastion := self._beginning.login.bastion) is not None:
             self._introduce(wire, bastion)
-        for debt in self._debts.pop(target, ()):
-            wire.say(("owe", target, debt))
+        if debts := self._debts.pop(target, None):
+            self._owed[target] = (*self._owed.get(target, ()), *debts)
+            wire.say(("owe", target, debts))
         given = (target, *args) if order is None else (target, order, *args)
         return await self._outcome(wire, _Call(target, order, listener), name, given, how)
 
@@ -169,23 +175,23 @@ class Shard:
 
     async def forget(self, target: Target) -> None:
         """Close the connections to the instance of `target`."""
-        for one in [one for one in self._debts if one.instance_id == target.instance_id]:
-            del self._debts[one]
+        for debts in (self._debts, self._owed):
+            for one in [one for one in debts if one.instance_id == target.instance_id]:
+                del debts[one]
         if self._wire is not None:
             await self._outcome(self._wire, _Call(target), "forget", (target.instance_id,), {})
 
     async def aclose(self) -> None:
         """Have the worker close its connections and end, in bounded time."""
         self._closed = True
-        if self._ready is not None and not self._ready.done():
-            self._ready.set_exception(_closed())
+        self._ready.set()
         async with self._starting:
-            if self._wire is not None:
-                self._wire.say(("close",))
+            if self._begun is not None:
+                self._begun.say(("close",))
                 with anyio.move_on_after(4 * self._limits.close_grace, shield=True):
                     await self._gone.wait()
-                if self._wire is not None:  # it does not end: we do
-                    self._wire.close()
+                if self._begun is not None:  # it does not end: we do
+                    self._begun.close()
             await self._reap()
 
     # -- a process ---------------------------------------------------------------------------
@@ -197,41 +203,46 @@ class Shard:
             ExperimentException: It can't be; the error says why.
         """
         async with self._starting:
-            if self._closed:
-                raise _closed()
             if self._wire is None:
-                if self._process is not None:
-                    said = await self._reap()
-                    logger.warning("a worker process has ended (%s) and is replaced", said)
-                self._wire = await self._start()
+                self._wire = await self._stand_ready(await self._begin())
+                self._watch(self._wire)
             return self._wire
 
-    async def _start(self) -> Wire:
+    async def _begin(self) -> Wire:
+        if self._closed:
+            raise _closed()
+        if self._begun is not None:
+            return self._begun
+        if self._process is not None:
+            said = await self._reap()
+            logger.warning("a worker process has ended (%s) and is replaced", said)
         try:
             with anyio.CancelScope(shield=True):  # takes milliseconds
                 self._process = process = await anyio.to_thread.run_sync(WorkerProcess)
         except OSError as error:
             raise _not_started(str(error)) from error
-        self._ready = asyncio.get_running_loop().create_future()
-        self._gone = anyio.Event()
+        self._gone, self._ready = anyio.Event(), anyio.Event()
         self._known.clear()
         self._shown.clear()
         self._cwd = ""
-        wire = await Wire.over(process.line, self._hear, partial(self._lost, self._gone))
-        try:
-            wire.say((self._beginning,))
-            with anyio.move_on_after(START_TIMEOUT) as scope:
-                await self._ready
-            if scope.cancelled_caught:
-                raise TimeoutError  # noqa: TRY301 - it is dealt with like the others
-        except BaseException as error:
+        self._asked = self._packets = 0
+        with anyio.CancelScope(shield=True):  # it is a socket that is connected
+            wire = await Wire.over(process.line, self._hear, partial(self._lost, self._gone))
+        self._begun = wire
+        wire.say((self._beginning,))
+        return wire
+
+    async def _stand_ready(self, wire: Wire) -> Wire:
+        with anyio.move_on_after(START_TIMEOUT):
+            await self._ready.wait()
+        if self._closed:
+            raise _closed()
+        if self._gone.is_set():
+            raise _not_started(await self._reap())
+        if not self._ready.is_set():
             wire.close()
-            said = await self._reap()
-            if isinstance(error, ConnectionResetError):
-                raise _not_started(said) from error
-            if isinstance(error, TimeoutError):
-                raise _not_started(f"it was not ready within {START_TIMEOUT:g} s") from error
-            raise
+            await self._reap()
+            raise _not_started(f"it was not ready within {START_TIMEOUT:g} s")
         return wire
 
     async def _reap(self) -> str:
@@ -243,14 +254,40 @@ class Shard:
             self.ended = await anyio.to_thread.run_sync(process.reap, GOING)
         return self.ended
 
+    def _watch(self, wire: Wire) -> None:
+        """Ask a worker that says nothing whether it lives, and end it where it never answers.
+
+        Questions are counted and no time: a process that was stopped has let much of it pass.
+        """
+        if wire.heard != self._packets:
+            self._asked, self._packets = 0, wire.heard
+        elif self._asked >= self._limits.keepalive_count:
+            if self._process is not None:
+                self._process.kill()  # the rest follows from that
+            return
+        else:
+            self._asked += 1
+            wire.say(("ask",))
+        pause = self._patience / self._limits.keepalive_count
+        self._beat = asyncio.get_running_loop().call_later(pause, self._watch, wire)
+
+    @property
+    def _patience(self) -> float:
+        """Seconds of silence after which the worker is taken for one that hangs."""
+        return max(self._limits.keepalive * self._limits.keepalive_count, PATIENCE)
+
     def _lost(self, gone: anyio.Event) -> None:
         """The line has ended, and with it the process."""
         gone.set()
         if gone is not self._gone:
             return
-        if self._ready is not None and not self._ready.done():
-            self._ready.set_exception(ConnectionResetError())
-        self._wire = None
+        if self._beat is not None:
+            self._beat.cancel()
+        self._ready.set()
+        self._wire = self._begun = None
+        owed, self._owed = self._owed, {}
+        for target, lines in owed.items():
+            self._debts.setdefault(target, []).extend(lines)
         calls, self._calls = self._calls, {}
         for call in calls.values():
             if call.order is not None:
@@ -259,11 +296,14 @@ class Shard:
             call.done(error=_closed() if self._closed else self._died(call.target))
 
     def _died(self, target: Target) -> ConnectionLost:
+        how = "has died"
+        if self._asked >= self._limits.keepalive_count:
+            how = f"said nothing for {self._patience:g} s and was ended"
         return ConnectionLost(
             instance_id=target.instance_id,
             host=target.host,
             problem=f"the worker process that held the connection "
-            f"({self._process.pid if self._process else 'gone'}) has died, and nobody knows how "
+            f"({self._process.pid if self._process else 'gone'}) {how}, and nobody knows how "
             "this ended; what is left of it is ended at the next connection",
         )
 
@@ -313,9 +353,12 @@ class Shard:
                 self.tell("verdict", number, self._believed(target, key))
             case ("logged", name, level, text):
                 logging.getLogger(name).log(level, "%s", text)
+            case ("owing", target, debts):
+                self._owed[target] = debts
+                if not debts:
+                    del self._owed[target]
             case ("ready",):
-                if self._ready is not None and not self._ready.done():
-                    self._ready.set_result(None)
+                self._ready.set()
 
     def _heard(self, number: int, stream: Stream, text: str) -> None:
         call = self._calls[number]

@@ -64,11 +64,13 @@ class Wire(asyncio.Protocol):
         gone: Is called once, when the other end is closed or this one has been.
 
     Attributes:
+        heard: How many packets have come, or parts of one.
         pause: Seconds between two packets; what is said meanwhile goes together. 0: at once.
     """
 
     def __init__(self, hear: Callable[[Message], object], gone: Callable[[], object]) -> None:
         self._hear, self._gone = hear, gone
+        self.heard = 0
         self.pause = 0.0
         self._loop = asyncio.get_running_loop()
         self._buffer = bytearray()
@@ -127,6 +129,7 @@ class Wire(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """See `asyncio.Protocol`."""
+        self.heard += 1
         self._buffer += data
         while len(self._buffer) >= HEAD:
             end = HEAD + int.from_bytes(self._buffer[:HEAD], "big")

@@ -113,6 +113,7 @@ class _Worker:
         self._verdicts: dict[int, asyncio.Future[bool]] = {}
         self._budgets: dict[int, Budget] = {}
         self._sources: dict[int, Source] = {}
+        self._owing: dict[Target, tuple[tuple[str, ...], ...]] = {}  # as the parent knows it
         self._asked = 0
 
     async def serve(self, line: socket.socket, files: socket.socket, parent: int) -> None:
@@ -144,6 +145,9 @@ class _Worker:
             waiting = self._verdicts.pop(number)
             if not waiting.done():
                 waiting.set_result(verdict)
+            return
+        if message[0] == "ask":  # whether we live
+            self._wire.say(("alive",))
             return
         self._heard.append(message)
         self._news.set()
@@ -179,8 +183,10 @@ class _Worker:
     def _on_known(self, _tasks: TaskGroup, alias: str, keys: tuple[str, ...]) -> None:
         self.told.known_by[alias] = keys
 
-    def _on_owe(self, _tasks: TaskGroup, target: Target, debt: tuple[str, ...]) -> None:
-        self._pool.owe(target, debt)
+    def _on_owe(self, _tasks: TaskGroup, target: Target, debts: list[tuple[str, ...]]) -> None:
+        for debt in debts:
+            self._pool.owe(target, debt)
+        self._tell_debts(target)
 
     def _on_cwd(self, _tasks: TaskGroup, path: str) -> None:
         with contextlib.suppress(OSError):  # what needs it says so
@@ -215,10 +221,15 @@ class _Worker:
             operation = partial(self._run, number)
         elif name == "put":
             operation = self._put
-        tasks.start_soon(self._do, number, scope, partial(operation, *args, **how))
+        target = args[0] if name != "forget" else None
+        tasks.start_soon(self._do, number, scope, target, partial(operation, *args, **how))
 
     async def _do(
-        self, number: int, scope: anyio.CancelScope, operation: Callable[[], Awaitable[Any]]
+        self,
+        number: int,
+        scope: anyio.CancelScope,
+        target: Target | None,
+        operation: Callable[[], Awaitable[Any]],
     ) -> None:
         """One operation, and the telling of what came of it."""
         outcome: tuple[Any, ...] = ("cancelled", number)
@@ -231,8 +242,17 @@ class _Worker:
             outcome = ("broken", number, traceback.format_exc())
         finally:
             del self._scopes[number]
+        if target is not None:
+            self._tell_debts(target)
         self._wire.pause = PAUSE if len(self._scopes) > FEW else 0.0
         self._wire.say(outcome)
+
+    def _tell_debts(self, target: Target) -> None:
+        """Have the parent know what is to be ended there, should we die before it is."""
+        debts = self._pool.debts(target)
+        if debts != self._owing.get(target, ()):
+            self._owing[target] = debts
+            self._wire.say(("owing", target, debts))
 
     async def _run(
         self,
