@@ -30,7 +30,9 @@ from precip_async.errors import (
 from precip_async.events import InstanceReady, StateChanged, Waiting, Warned
 from precip_async.fanout import task_group
 from precip_async.fleet import BootDiagnosis
-from precip_async.probe import Findings, probe
+from precip_async.probe import Findings, Tried, probe
+from precip_async.ssh.batch import Column, Reaches
+from precip_async.ssh.remote import one
 from precip_async.ssh.slot import backoff
 
 if TYPE_CHECKING:
@@ -106,9 +108,7 @@ class Boot:
                 poller.start_soon(self._poll)
                 driven = missing
                 while driven:
-                    async with task_group() as tasks:
-                        for instance in driven:
-                            tasks.start_soon(self._drive_one, instance, instances)
+                    await self._drive_all(driven, instances)
                     # one that was ready may have been seen to end while the others booted
                     lapsed = [one for one in missing if one.state == "failed"]
                     driven = [one for one in lapsed if one not in self._given_up]
@@ -120,8 +120,32 @@ class Boot:
             await self._add_consoles(diagnoses)
             raise kind(diagnoses=diagnoses, waited=time.monotonic() - began)
 
-    async def _drive_one(self, instance: Instance, selected: Sequence[Instance]) -> None:
+    async def _drive_all(self, driven: Sequence[Instance], selected: Sequence[Instance]) -> None:
+        """Drive each; machines that are no newcomers are tried all at once first, as one batch."""
+        async with task_group() as tasks:
+            if self._cloud.traits.ends_machines:
+                for instance in driven:
+                    tasks.start_soon(self._drive_one, instance, selected)
+                return
+
+            def tried(instance: Instance, error: RemoteError | None) -> None:
+                if self._judge(instance, error) and not self._is_final(error):
+                    tasks.start_soon(self._drive_one, instance, selected, backoff(1))
+                self._announce_waiting(selected)
+
+            reaches = Reaches(
+                targets=Column([self._reach.probed(instance) for instance in driven]),
+                timeout=self._limits.probe_timeout,
+            )
+            watch = Tried(driven, tried)
+            await self._remote.each(reaches, range(len(driven)), watch, width=len(driven))
+
+    async def _drive_one(
+        self, instance: Instance, selected: Sequence[Instance], pause: float = 0.0
+    ) -> None:
         plan, before = self._launcher.plans[instance], instance.state
+        if pause:
+            await anyio.sleep(pause)
         async with plan.lock:  # another wait may be at it, and bring it to its end
             if instance.state == "failed" and before != "failed":
                 return
@@ -161,7 +185,7 @@ class Boot:
             else:
                 await self._round.wait()
 
-    def _is_final(self, error: RemoteError) -> bool:
+    def _is_final(self, error: RemoteError | None) -> bool:
         """Whether trying again makes no sense: a machine that is no newcomer says no for good."""
         refused = isinstance(error, AuthenticationFailed | HostKeyMismatch)
         return refused and not self._cloud.traits.ends_machines
@@ -238,19 +262,29 @@ class Boot:
 
     async def _probe(self, instance: Instance, plan: Plan) -> RemoteError | None:
         """Try once to reach `instance`; take down why it can't be, or what it is still at."""
-        target, found = self._reach.probed(instance), Findings()
+        target, found, error = self._reach.probed(instance), Findings(), None
+        reaches = Reaches(targets=Column([target]), timeout=self._limits.probe_timeout)
         try:
-            await self._remote.reach(target, self._limits.probe_timeout)
+            await one(self._remote, reaches)
             if self._cloud.traits.ends_machines:
                 if instance.state in ("pending", "running", "addressed"):
                     instance.state = "reachable"
                     self._announce_state(instance)
                 found = await probe(self._remote, target, self._brief, cloud_init=plan.cloud_init)
-        except RemoteError as error:
+        except RemoteError as failure:
+            error = failure
+        return self._judge(instance, error, found)
+
+    def _judge(
+        self, instance: Instance, error: RemoteError | None, found: Findings | None = None
+    ) -> RemoteError | None:
+        """Take down what a probe has met with, or has found; its error."""
+        if error is not None:
             self._diagnose(instance, *self._explained(error))
             return error
-        if not instance.alive or instance.state == "failed":  # the cloud, or the user, was faster
+        if not instance.alive or instance.state in ("ready", "failed"):  # somebody was faster
             return None
+        found = found or Findings()
         if found.busy:
             self._diagnose(instance, _waiting_for_cloud_init(found), CLOUD_INIT_ADVICE)
             return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 
 from precip_async.clouds.base import Cloud, LaunchRequest
-from precip_async.errors import ExperimentClosed, HostKeyMismatch, InvalidArgument
+from precip_async.errors import ExperimentClosed, InvalidArgument
 from precip_async.fanout import fan_out, in_child_task
 from precip_async.fleet import Tags, checked_tags, select
 from precip_async.how import How
@@ -20,9 +20,10 @@ from precip_async.settings import (
 
 if TYPE_CHECKING:
     import builtins
-    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from collections.abc import Mapping
     from pathlib import Path
 
+    from precip_async.fanout import Work
     from precip_async.fleet import Instance
     from precip_async.how import ArgsOf, Environment, OnOutput, PathOf, TextOf
     from precip_async.settings import AnyPath, Parallel
@@ -238,8 +239,8 @@ class Experiment(Life):
         """
         how = How(user=user, timeout=timeout)
         ready = self._ready(tags)
-        async with self._stage.put_jobs(ready, how, local_path, remote_path) as jobs:
-            await self._each(jobs, parallel)
+        async with self._stage.put_work(ready, how, local_path, remote_path) as work:
+            await self._do(work, parallel)
 
     async def get(
         self,
@@ -264,8 +265,8 @@ class Experiment(Life):
             FleetError: Some failed, of several at once.
         """
         how = How(user=user, timeout=timeout)
-        jobs = await self._stage.get_jobs(self._ready(tags), how, remote_path, local_path)
-        return await self._each(jobs, parallel)
+        work = await self._stage.get_work(self._ready(tags), how, remote_path, local_path)
+        return await self._do(work, parallel)
 
     async def run(
         self,
@@ -320,8 +321,8 @@ class Experiment(Life):
             cwd=cwd,
             on_output=on_output,
         )
-        jobs = self._stage.command_jobs(self._ready(tags), how, cmd)
-        return RunResults(await self._each(jobs, parallel, results=True))
+        work = self._stage.command_work(self._ready(tags), how, cmd)
+        return RunResults(await self._do(work, parallel, results=True))
 
     async def copy_and_run(
         self,
@@ -355,8 +356,8 @@ class Experiment(Life):
             on_output=on_output,
         )
         ready = self._ready(tags)
-        async with self._stage.script_jobs(ready, how, local_script, args) as jobs:
-            return RunResults(await self._each(jobs, parallel, results=True))
+        async with self._stage.script_work(ready, how, local_script, args) as work:
+            return RunResults(await self._do(work, parallel, results=True))
 
     # -- what the verbs share ----------------------------------------------------------------
 
@@ -372,27 +373,14 @@ class Experiment(Life):
             )
         return chosen
 
-    async def _each(
-        self,
-        jobs: Sequence[Callable[[], Awaitable[Value]]],
-        parallel: Parallel | None,
-        *,
-        results: bool = False,
+    async def _do(
+        self, work: Work[Value], parallel: Parallel | None, *, results: bool = False
     ) -> builtins.list[Value]:
-        """Do the jobs, one after the other or many at once, as `parallel` says."""
+        """Do it on one instance after the other or on many at once, as `parallel` says."""
         given = self._settings.parallel if parallel is None else parallel
         checked_parallel(given)
         width = self.limits.max_hosts if given is True else int(given)
-        stage = self._stage
-
-        async def do(job: Callable[[], Awaitable[Value]]) -> Value:
-            try:
-                return await job()
-            except HostKeyMismatch as error:
-                error.add_note(stage.reach.mending)
-                raise
-
-        return await fan_out(jobs, do, width=width, results=results)
+        return await fan_out(work, self._stage.remote, width=width, results=results)
 
 
 def _checked_count(what: str, value: object, most: int) -> None:

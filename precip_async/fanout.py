@@ -2,33 +2,65 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from precip_async.errors import CommandFailed, FleetError, RemoteError
 from precip_async.results import CommandResult, RunResults
+from precip_async.ssh.batch import Watch
 from precip_async.ssh.tasks import in_child_task, task_group
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Sequence
+    from collections.abc import Iterable
 
-__all__ = ["fan_out", "in_child_task", "results_of", "task_group"]
+    from precip_async.ssh.batch import Batch
+    from precip_async.ssh.remote import Remote
 
-Item = TypeVar("Item")
+__all__ = ["Work", "fan_out", "in_child_task", "results_of", "task_group"]
+
 Value = TypeVar("Value")
 
 
+class Work(Watch, Generic[Value]):
+    """A batch, and what is made of its outcomes. Subclasses say what that is.
+
+    Attributes:
+        batch: What is done.
+        count: At how many places.
+        outcomes: What has come of each so far.
+    """
+
+    def __init__(self, batch: Batch, count: int) -> None:
+        self.batch, self.count = batch, count
+        self.outcomes: dict[int, Value | RemoteError] = {}
+
+    def ended(self, place: int, outcome: Any) -> None:
+        """See `Watch.ended`."""
+        try:
+            self.outcomes[place] = self.made_of(place, outcome)
+        except RemoteError as error:
+            self.outcomes[place] = error
+
+    def made_of(self, place: int, outcome: Any) -> Value | RemoteError:
+        """What an outcome means to the user.
+
+        Raises:
+            RemoteError: That it is a failure.
+        """
+        made: Value | RemoteError = outcome
+        return made
+
+    def close(self) -> None:
+        """Nothing more comes, also of what has begun."""
+
+
 async def fan_out(
-    items: Sequence[Item],
-    operation: Callable[[Item], Awaitable[Value]],
-    *,
-    width: int,
-    results: bool = False,
+    work: Work[Value], remote: Remote, *, width: int, results: bool = False
 ) -> list[Value]:
-    """Do `operation` on each of `items` and return what came of it, in their order.
+    """Do `work` by `remote` and return what came of it, in the order of its places.
 
     Args:
-        items: On what.
-        operation: What; what it raises other than a `RemoteError` ends everything.
+        work: What; what it raises other than a `RemoteError` ends everything.
+        remote: Who does it.
         width: How many at once; 0: one after the other, and the first failure ends the series.
         results: Whether an error carries the `CommandResult` of all that came so far.
 
@@ -37,24 +69,24 @@ async def fan_out(
         FleetError: Some failed; all were tried.
 
     If cancelled, so are the operations under way, and each is awaited: also when the cancellation
-    is asyncio's own, which knows no shields, since operations run in tasks of their own.
+    is asyncio's own, which knows no shields, since all is done in tasks of its own.
     """
-    outcomes: dict[int, Value | RemoteError] = {}
-    rest = iter(enumerate(items))
 
-    async def work() -> None:
-        for place, item in rest:  # one iterator for all workers: each takes the next
-            try:
-                outcomes[place] = await operation(item)
-            except RemoteError as error:
-                outcomes[place] = error
-                if not width:
-                    return
+    async def do() -> None:
+        if width:
+            await remote.each(work.batch, range(work.count), work, width=width)
+            return
+        for place in range(work.count):
+            await remote.each(work.batch, (place,), work, width=1)
+            if isinstance(work.outcomes[place], RemoteError):
+                return
 
-    async with task_group() as tasks:
-        for _ in range(min(width, len(items)) or 1):
-            tasks.start_soon(work)
-    ordered = [outcomes[place] for place in sorted(outcomes)]
+    if work.count:
+        try:
+            await in_child_task(do)
+        finally:
+            work.close()
+    ordered = [work.outcomes[place] for place in sorted(work.outcomes)]
     failed = [outcome for outcome in ordered if isinstance(outcome, RemoteError)]
     if failed:
         error = FleetError(ordered) if width else failed[0]

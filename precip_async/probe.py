@@ -14,14 +14,21 @@ from typing import TYPE_CHECKING, Any, Final
 from precip_async.clouds.base import CLOUD_INIT_STATE
 from precip_async.errors import AuthenticationFailed, RemoteError, shortened
 from precip_async.shell import script
+from precip_async.ssh.batch import Column, Watch
 from precip_async.ssh.command import Order
+from precip_async.ssh.commands import Asks
+from precip_async.ssh.remote import one
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from precip_async.fleet import Instance
     from precip_async.limits import Limits
+    from precip_async.ssh.answer import Answer
     from precip_async.ssh.remote import Remote
     from precip_async.ssh.transport import Target
 
-__all__ = ["Findings", "probe"]
+__all__ = ["Findings", "Tried", "probe"]
 
 BUSY: Final = 75  # the exit code of `_LOOK` when cloud-init is still at it: sysexits' "try again"
 SHOWN: Final = 200  # characters of an error that are shown
@@ -54,6 +61,21 @@ class Findings:
     error: str = ""
 
 
+class Tried(Watch):
+    """Tells of each of some instances whether it was reached: the error, or ``None``."""
+
+    def __init__(
+        self,
+        instances: Sequence[Instance],
+        tell: Callable[[Instance, RemoteError | None], object],
+    ) -> None:
+        self._instances, self._tell = instances, tell
+
+    def ended(self, place: int, outcome: Any) -> None:
+        """See `Watch.ended`."""
+        self._tell(self._instances[place], outcome)
+
+
 async def probe(remote: Remote, target: Target, limits: Limits, *, cloud_init: bool) -> Findings:
     """See that commands run at `target`, within ``limits.probe_timeout`` seconds.
 
@@ -69,7 +91,8 @@ async def probe(remote: Remote, target: Target, limits: Limits, *, cloud_init: b
     timeout = limits.probe_timeout
     command = script(_LOOK) if cloud_init else "true"
     order = Order(command=command, user=target.user or "", timeout=timeout)
-    answer = await remote.ask(target, order, limits)
+    asks = Asks(targets=Column([target]), order=Column([order]), limits=limits)
+    answer: Answer = await one(remote, asks)
     problem = ""
     if answer.exit_code is None and not answer.begun and answer.noise:
         # Stock images say why root may not log in, and keep the line for a while after that.

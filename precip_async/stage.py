@@ -18,12 +18,13 @@ from precip_async.home.journal import Journal
 from precip_async.home.names import hold_name
 from precip_async.launch import Launcher
 from precip_async.reach import Reach
-from precip_async.work import command_jobs, get_jobs, put_jobs, script_jobs
+from precip_async.work import command_work, get_work, put_work, script_work
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
+    from precip_async.fleet import Instance
     from precip_async.settings import Settings
     from precip_async.ssh.remote import Remote
 
@@ -33,8 +34,8 @@ __all__ = ["Stage"]
 class Stage:
     """Made by `open`; its parts are what the verbs work with."""
 
-    command_jobs, script_jobs = command_jobs, script_jobs  # what the verbs do: see `work`
-    put_jobs, get_jobs = put_jobs, get_jobs
+    command_work, script_work = command_work, script_work  # what the verbs do: see `work`
+    put_work, get_work = put_work, get_work
 
     cloud: Cloud
     remote: Remote
@@ -134,11 +135,11 @@ class Stage:
         """Announce something that is no error and should be known."""
         self.announce(Warned(experiment=self.name, text=text))
 
-    def output_stem(self, instance_id: str) -> Path:
-        """Where the next output goes that does not fit into memory."""
+    def output_stems(self, instances: Iterable[Instance]) -> list[str]:
+        """Where output of the next command goes that does not fit into memory, by instance."""
         self._sequence += 1
-        safe = instance_id.replace("/", "_").replace(":", "_")
-        return self.output / f"{self._sequence:06d}.{safe}"
+        beginning = f"{self.output}/{self._sequence:06d}."
+        return [beginning + one.id.replace("/", "_").replace(":", "_") for one in instances]
 
     async def aclose(self) -> None:
         """End the instances unless they are to be kept, and let go of everything.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import time
 from codecs import getincrementaldecoder
 from collections import deque
@@ -36,17 +35,13 @@ class Budget:
     """Bytes of output that one fan-out may still keep in memory.
 
     Attributes:
-        total: How many they were.
         left: How many they are.
-        number: By which other processes know it.
     """
 
-    __slots__ = ("left", "number", "total")
-    _numbers = itertools.count()
+    __slots__ = ("left",)
 
     def __init__(self, total: int) -> None:
-        self.left = self.total = total
-        self.number = next(self._numbers)
+        self.left = total
 
     def take(self, wanted: int) -> int:
         """How many of `wanted` bytes may be kept."""

@@ -89,13 +89,18 @@ class Source:
         self.closing: list[Callable[[], object]] = []
         self._opening = anyio.Lock()
         self._content: Content | None = None
-        self._failure: OSError | tree.TreeError | None = None
+        self._failure: Exception | None = None
         self._file: IO[bytes] | None = None
 
     @classmethod
-    def handed(cls, path: Path, content: Content, descriptor: int | None, limits: Limits) -> Self:
-        """What another process has opened, for as many as there are until it is closed."""
+    def shown(
+        cls, path: Path, content: Content | Exception, descriptor: int | None, limits: Limits
+    ) -> Self:
+        """What another process has `show`n, for as many as there are until it is closed."""
         source = cls(path, limits, users=sys.maxsize)
+        if isinstance(content, Exception):
+            source._failure = content
+            return source
         source._content = content
         if descriptor is not None:
             source._file = os.fdopen(descriptor, "rb")
@@ -116,6 +121,16 @@ class Source:
         self._content = None
         if self._file is not None:
             self._file.close()
+
+    async def show(self) -> Content | Exception:
+        """What it holds, or why that can't be told, for another process to send until it is closed.
+
+        Where its body has a `descriptor`, that goes there as well.
+        """
+        try:
+            return self._content or await self._opened()
+        except (OSError, tree.TreeError) as error:
+            return error
 
     @asynccontextmanager
     async def content(self) -> AsyncIterator[Content]:

@@ -14,12 +14,15 @@ import anyio
 
 from precip_async.errors import ConnectError
 from precip_async.limits import Limits
+from precip_async.ssh.batch import Column, Reaches, Watch
 from precip_async.ssh.command import Order
+from precip_async.ssh.commands import Commands
 from precip_async.ssh.openssh import AsyncsshConnector, Login
 from precip_async.ssh.output import Budget, OutputFiles
 from precip_async.ssh.pool import Pool
-from precip_async.ssh.remote import PooledRemote
+from precip_async.ssh.remote import PooledRemote, one
 from precip_async.ssh.source import Source
+from precip_async.ssh.transfers import Gets, Puts
 from precip_async.ssh.transport import Target
 from precip_async.ssh.workers.remote import ShardedRemote
 from tests import processes
@@ -177,15 +180,29 @@ class Rig:
         **settings: Any,
     ) -> CommandResult:
         """Run a command."""
-        return await self.remote.run(
-            target or self.target,
-            self.order(command, **settings),
-            index=0,
-            budget=budget or Budget(self.limits.output_total),
-            files=files or OutputFiles(self.spill, always=False),
+        files = files or OutputFiles(self.spill, always=False)
+        order = self.order(command, **settings)
+        watch = Watch()
+        if listener is not None:
+            watch = Listening(listener)
+        commands = Commands(
+            targets=Column([target or self.target]),
+            command=Column([order.command]),
+            user=Column([order.user]),
+            sudo_user=Column([order.sudo_user]),
+            env=Column([order.env]),
+            mark=Column([order.mark]),
+            cwd=order.cwd,
+            timeout=order.timeout,
+            index=Column([0]),
+            stem=Column([str(files.stem)]),
+            always=files.always,
             stdin=stdin,
-            listener=listener,
+            budget=budget or Budget(self.limits.output_total),
         )
+        commands.check([0])
+        result: CommandResult = await one(self.remote, commands, watch)
+        return result
 
     async def out(self, command: str, **settings: Any) -> str:
         """What a command that succeeds says, without the last newline."""
@@ -226,9 +243,10 @@ class Rig:
         **settings: Any,
     ) -> int:
         """Copy to the server what perhaps goes to others too."""
-        return await self.remote.put(
-            target or self.target, self.order(**settings), source, str(remote)
-        )
+        order = self.order(**settings)
+        puts = Puts(**transfer(order, target or self.target, remote), source=Column([source]))
+        size: int = await one(self.remote, puts)
+        return size
 
     async def get(
         self,
@@ -240,9 +258,42 @@ class Rig:
         **settings: Any,
     ) -> tuple[Path, int]:
         """Copy from the server."""
-        return await self.remote.get(
-            target or self.target, self.order(**settings), str(remote), str(local), suffix
+        gets = Gets(
+            **transfer(self.order(**settings), target or self.target, remote),
+            local=Column([str(local)]),
+            suffix=Column([suffix]),
         )
+        got: tuple[Path, int] = await one(self.remote, gets)
+        return got
+
+    async def reach(self, target: Target, timeout: float) -> None:
+        """See that there is a connection."""
+        await one(self.remote, Reaches(targets=Column([target]), timeout=timeout))
+
+
+class Listening(Watch):
+    """Gives output to a listener."""
+
+    keen = True
+
+    def __init__(self, listener: Callable[[Any, str], object]) -> None:
+        self.listener = listener
+
+    def heard(self, place: int, stream: Any, text: str) -> None:
+        """See `Watch.heard`."""
+        self.listener(stream, text)
+
+
+def transfer(order: Order, target: Target, remote: str | os.PathLike[str]) -> dict[str, Any]:
+    """The columns that transfers have in common, of one place."""
+    return {
+        "targets": Column([target]),
+        "remote": Column([str(remote)]),
+        "user": Column([order.user]),
+        "sudo_user": Column([order.sudo_user]),
+        "mark": Column([order.mark]),
+        "timeout": order.timeout,
+    }
 
 
 async def in_child(job: Awaitable[Any]) -> Any:

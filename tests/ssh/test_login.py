@@ -385,7 +385,7 @@ async def test_a_jump_host_that_can_not_be_reached_is_named(
     jump = OpenSSHServer(tmp_path)  # never started
     async with through(jump, server, tmp_path) as rig:
         with pytest.raises(ConnectError, match=rf"the jump host .*:{jump.port} refused"):
-            await rig.remote.reach(rig.target, 1)
+            await rig.reach(rig.target, 1)
 
 
 async def test_a_target_that_the_jump_host_can_not_reach_is_named(
@@ -395,7 +395,7 @@ async def test_a_target_that_the_jump_host_can_not_reach_is_named(
     async with OpenSSHServer(tmp_path) as jump, through(jump, server, tmp_path) as rig:
         nobody = replace(rig.target, port=free_port("127.0.0.1"))
         with pytest.raises(ConnectError, match=rf"the jump host can't reach .*:{nobody.port}"):
-            await rig.remote.reach(nobody, 2)
+            await rig.reach(nobody, 2)
 
 
 async def test_a_wrong_host_key_of_the_jump_host_is_a_mismatch(

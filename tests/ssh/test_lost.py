@@ -212,7 +212,7 @@ async def test_a_server_that_is_gone_when_debts_are_due_is_no_hindrance(
     listener.wait()
 
     with pytest.raises(ConnectError, match="no SSH server listens there"):
-        await rig.remote.reach(rig.target, 1)
+        await rig.reach(rig.target, 1)
     own.start()
 
     assert await rig.out("echo again") == "again"

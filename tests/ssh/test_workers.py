@@ -11,6 +11,7 @@ import json
 import logging
 import os
 import resource
+import secrets
 import signal
 import sys
 from dataclasses import replace
@@ -28,12 +29,16 @@ from precip_async.errors import (
     FleetError,
     HostKeyMismatch,
 )
+from precip_async.fanout import Work, fan_out
 from precip_async.limits import Limits
+from precip_async.ssh.batch import Column
+from precip_async.ssh.commands import Commands
 from precip_async.ssh.output import Budget, OutputFiles
 from precip_async.ssh.remote import PooledRemote
 from precip_async.ssh.transport import Login, Target
 from precip_async.ssh.workers.auto import AutoRemote, worth
 from precip_async.ssh.workers.remote import ShardedRemote
+from precip_async.ssh.workers.shard import Shard
 from tests.polling import eventually
 from tests.servers import OpenSSHServer
 from tests.ssh.rig import Nap, Pins, Rig, in_child
@@ -41,7 +46,9 @@ from tests.ssh.rig import Nap, Pins, Rig, in_child
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from precip_async.ssh.batch import Batch
     from precip_async.ssh.transport import Trust
+    from precip_async.ssh.workers.portion import Portion
 
 # One worker or two are asked for here, whatever the suite is run over.
 pytestmark = [pytest.mark.sshd, pytest.mark.in_process]
@@ -66,6 +73,27 @@ class Two(Rig):
         self.sharded = ShardedRemote(self.login, self.trust, self.limits, workers)
         self.remote = self.sharded
         self.hosts = [self.on(host, number) for number, host in enumerate(server.hosts(4))]
+
+    def commands(
+        self, commands: list[str], targets: list[Target], budget: Budget | None = None
+    ) -> Commands:
+        """A batch of commands."""
+        places = range(len(targets))
+        return Commands(
+            targets=Column(targets),
+            command=Column(commands),
+            user=Column([self.target.user or ""]),
+            sudo_user=Column([None]),
+            env=Column([{}]),
+            mark=Column([secrets.token_hex(8) for _ in places]),
+            index=Column(places),
+            stem=Column([f"{self.spill}.{place}" for place in places]),
+            budget=budget or Budget(self.limits.output_total),
+        )
+
+    async def each(self, batch: Batch, width: int) -> list[Any]:
+        """What comes of a batch, over all hosts."""
+        return await fan_out(Work(batch, len(self.hosts)), self.remote, width=width)
 
     async def pid_of(self, target: Target) -> int:
         """The id of the worker that speaks to `target`."""
@@ -107,18 +135,55 @@ async def test_a_worker_is_started_when_it_is_needed(two: Two) -> None:
 async def test_a_worker_has_its_part_of_the_limits(server: OpenSSHServer, tmp_path: Path) -> None:
     """Two workers keep a half each of what a fan-out may keep in memory; the rest is in files."""
     async with Two(server, tmp_path) as rig:
-        budget, kept = Budget(2000), []
-        for number, target in enumerate(rig.hosts):
-            files = OutputFiles(tmp_path / f"spill{number}", always=False)
-            result = await rig.run(
-                "head -c 700 /dev/zero", target=target, budget=budget, files=files
-            )
-            kept.append(len(result.stdout_bytes))
-            path = result.stdout_path
-            assert path is None or path.stat().st_size == 700
+        budget = Budget(2000)
+        batch = rig.commands(["head -c 700 /dev/zero"] * 4, rig.hosts, budget=budget)
+        results = await rig.each(batch, 4)
 
+    kept = [len(result.stdout_bytes) for result in results]
+    files = [result.stdout_path for result in results if result.stdout_path is not None]
     assert sum(kept) == 2000 - budget.left
     assert sorted(kept) == [300, 300, 700, 700]
+    assert [path.stat().st_size for path in files] == [700, 700]
+
+
+async def test_each_worker_is_given_all_of_its_work_at_once(
+    two: Two, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """This process has no task, no future and no message for each instance."""
+    given: list[int] = []
+    do = Shard.do
+
+    async def counted(shard: Shard, portion: Portion) -> None:
+        given.append(len(portion.left))
+        await do(shard, portion)
+
+    monkeypatch.setattr(Shard, "do", counted)
+    commands = two.commands([f"echo {number}" for number in range(4)], two.hosts)
+    results = await two.each(commands, 4)
+
+    assert [result.stdout for result in results] == ["0\n", "1\n", "2\n", "3\n"]
+    assert given == [2, 2]
+
+
+@pytest.mark.parametrize("width", [1, 2, 3])
+async def test_no_more_than_the_width_are_under_way(two: Two, tmp_path: Path, width: int) -> None:
+    """Over all workers, also where these are more; and no fewer, and none is left out."""
+    (tmp_path / "here").mkdir()
+    here, go = tmp_path / "here", tmp_path / "go"
+    command = f"cd {here}; touch $$; ls | wc -l; until [ -e {go} ]; do sleep 0.05; done; rm $$"
+    counts: list[int] = []
+
+    async def run() -> None:
+        results = await two.each(two.commands([command] * 4, two.hosts), width)
+        counts.extend(int(result.stdout) for result in results)
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(run)
+        await eventually(lambda: len(list(here.iterdir())) == width)
+        go.touch()
+
+    assert len(counts) == 4
+    assert max(counts) == width
 
 
 async def test_what_goes_to_many_is_found_where_this_process_is(
@@ -195,8 +260,9 @@ PARENT = """
 import asyncio, json, sys
 from precip_async.limits import Limits
 from precip_async.ssh.remote import PooledRemote
+from precip_async.ssh.batch import Column, Reaches
+from precip_async.ssh.remote import one
 from precip_async.ssh.transport import Login, Target
-from precip_async.ssh.workers.auto import AutoRemote, worth
 from precip_async.ssh.workers.remote import ShardedRemote
 from pathlib import Path
 
@@ -212,7 +278,7 @@ async def main():
     target = Target(
         instance_id="i", host=facts["host"], alias="i", port=facts["port"], user=facts["user"]
     )
-    await remote.reach(target, 10)
+    await one(remote, Reaches(targets=Column([target]), timeout=10))
     sys.stdout.write(f"{remote.pids[0]}\\n")
     sys.stdout.flush()
     await asyncio.Event().wait()
@@ -239,7 +305,7 @@ async def test_a_worker_that_does_not_start_says_why(
 async def test_a_bug_over_there_is_shown_with_its_traceback(two: Two) -> None:
     """What is no error of ours is one in the program, and says where."""
     with pytest.raises(RuntimeError, match=r"(?s)worker process.*Traceback.*TypeError"):
-        await two.sharded._shard(two.target).do("reach", two.target, None)
+        await two.reach(two.target, "soon")  # type: ignore[arg-type] # which is the bug
 
     assert await two.out("echo on") == "on"
 

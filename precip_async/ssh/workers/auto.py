@@ -7,17 +7,13 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
+from precip_async.ssh.tasks import task_group
 
-    from precip_async.limits import Limits
-    from precip_async.results import CommandResult
-    from precip_async.ssh.answer import Answer
-    from precip_async.ssh.command import Order
-    from precip_async.ssh.output import Budget, Listener, OutputFiles
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from precip_async.ssh.batch import Batch, Watch
     from precip_async.ssh.remote import Remote
-    from precip_async.ssh.source import Source
     from precip_async.ssh.transport import Target
 
 __all__ = ["AutoRemote", "worth"]
@@ -68,45 +64,21 @@ class AutoRemote:
         if self._there is not None:
             await self._there.expect(instances)
 
-    async def reach(self, target: Target, timeout: float) -> None:
-        """See `Remote.reach`."""
-        await self._for(target).reach(target, timeout)
-
-    async def ask(self, target: Target, order: Order, limits: Limits) -> Answer:
-        """See `Remote.ask`."""
-        return await self._for(target).ask(target, order, limits)
-
-    async def run(
-        self,
-        target: Target,
-        order: Order,
-        *,
-        index: int,
-        budget: Budget,
-        files: OutputFiles,
-        stdin: bytes | None = None,
-        listener: Listener | None = None,
-    ) -> CommandResult:
-        """See `Remote.run`."""
-        return await self._for(target).run(
-            target,
-            order,
-            index=index,
-            budget=budget,
-            files=files,
-            stdin=stdin,
-            listener=listener,
-        )
-
-    async def put(self, target: Target, order: Order, source: Source, remote: str) -> int:
-        """See `Remote.put`."""
-        return await self._for(target).put(target, order, source, remote)
-
-    async def get(
-        self, target: Target, order: Order, remote: str, local: str, suffix: str = ""
-    ) -> tuple[Path, int]:
-        """See `Remote.get`."""
-        return await self._for(target).get(target, order, remote, local, suffix)
+    async def each(self, batch: Batch, places: Sequence[int], watch: Watch, *, width: int) -> None:
+        """See `Remote.each`."""
+        whose: dict[Remote, list[int]] = {}
+        for place in places:
+            whose.setdefault(self._for(batch.targets[place]), []).append(place)
+        if width < len(whose):  # one after the other
+            for remote, own in whose.items():
+                await remote.each(batch, own, watch, width=width)
+            return
+        spare, left = width, len(places)
+        async with task_group() as tasks:
+            for remote, own in whose.items():
+                part = max(1, spare * len(own) // left)
+                spare, left = spare - part, left - len(own)
+                tasks.start_soon(_each, remote, batch, own, watch, part)
 
     async def forget(self, instance_id: str) -> None:
         """See `Remote.forget`."""
@@ -127,3 +99,9 @@ class AutoRemote:
             return self._there
         self._met_here.add(server)
         return self._here
+
+
+async def _each(
+    remote: Remote, batch: Batch, places: Sequence[int], watch: Watch, width: int
+) -> None:
+    await remote.each(batch, places, watch, width=width)

@@ -15,7 +15,7 @@ __all__ = ["WorkerProcess", "received_file"]
 
 WORDS = 2000  # bytes of what a worker wrote that are shown
 NUMBER = 8  # bytes of a number that goes with a descriptor
-GOING = 5.0  # seconds for a process to go that has been killed
+GOING = 5.0  # seconds for a process to go whose work is done, or that has been killed
 
 
 class WorkerProcess:
@@ -67,10 +67,10 @@ class WorkerProcess:
         """End it at once. It does not block."""
         self._process.kill()
 
-    def reap(self, grace: float) -> str:
-        """See that it has ended, within `grace` seconds by itself; how, and its last words."""
+    def reap(self) -> str:
+        """See that it has ended, within seconds by itself; how, and its last words."""
         try:
-            self._process.wait(grace)
+            self._process.wait(GOING)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait(GOING)

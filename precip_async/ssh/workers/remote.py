@@ -3,34 +3,30 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import anyio
 import anyio.to_thread
 
-from precip_async.errors import ConnectionLost, ExperimentClosed
-from precip_async.ssh import download
+from precip_async.errors import ExperimentClosed
+from precip_async.ssh.batch import Column, Forgets, Watch
 from precip_async.ssh.tasks import task_group
-from precip_async.ssh.transfer import local_trouble
+from precip_async.ssh.workers.portion import Division, Portion
 from precip_async.ssh.workers.shard import Shard
 from precip_async.ssh.workers.wire import Beginning
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Sequence
 
     from precip_async.limits import Limits
-    from precip_async.results import CommandResult
-    from precip_async.ssh.answer import Answer
-    from precip_async.ssh.command import Order
-    from precip_async.ssh.output import Budget, Listener, OutputFiles
-    from precip_async.ssh.source import Source
+    from precip_async.ssh.batch import Batch
     from precip_async.ssh.transport import Login, Target, Trust
 
 __all__ = ["ShardedRemote"]
 
 
 class ShardedRemote:
-    """Hands each operation to the worker whose its target is.
+    """Hands each worker its portion of a batch: the places whose targets are its.
 
     What is a server's or a bastion's own limit is kept, since all connections to it are one
     worker's; ``limits.max_connects`` is divided among the workers, and so is what a fan-out may
@@ -67,80 +63,26 @@ class ShardedRemote:
             for shard in self._shards[:instances]:
                 tasks.start_soon(shard.started)
 
-    async def reach(self, target: Target, timeout: float) -> None:
-        """See `Remote.reach`."""
-        await self._shard(target).do("reach", target, None, timeout)
-
-    async def ask(self, target: Target, order: Order, limits: Limits) -> Answer:
-        """See `Remote.ask`."""
-        return cast("Answer", await self._shard(target).do("ask", target, order, limits))
-
-    async def run(
-        self,
-        target: Target,
-        order: Order,
-        *,
-        index: int,
-        budget: Budget,
-        files: OutputFiles,
-        stdin: bytes | None = None,
-        listener: Listener | None = None,
-    ) -> CommandResult:
-        """See `Remote.run`."""
-        shard = self._shard(target)
-        if not files.stem.is_absolute():
-            shard.follow()
-        result: CommandResult = await shard.do(
-            "run",
-            target,
-            order,
-            listener=listener,
-            index=index,
-            budget=(budget.number, min(budget.left, budget.total // len(self._shards))),
-            files=files,
-            stdin=stdin,
-            listens=listener is not None,
-        )
-        budget.take(len(result.stdout_bytes) + len(result.stderr_bytes))
-        return result
-
-    async def put(self, target: Target, order: Order, source: Source, remote: str) -> int:
-        """See `Remote.put`; what goes to several is opened here, and shown to each worker."""
-        shard = self._shard(target)
-        shard.follow()
-        if not source.shared:
-            return await self._put(shard, target, order, source, remote)
-        with local_trouble(target, source.path):
-            async with source.content() as content:
-                await shard.show(target, source, content)
-                return await self._put(shard, target, order, source, remote)
-
-    async def _put(
-        self, shard: Shard, target: Target, order: Order, source: Source, remote: str
-    ) -> int:
-        size = await shard.do(
-            "put", target, order, source.number, source.path, shared=source.shared, remote=remote
-        )
-        return cast("int", size)
-
-    async def get(
-        self, target: Target, order: Order, remote: str, local: str, suffix: str = ""
-    ) -> tuple[Path, int]:
-        """See `Remote.get`."""
-        shard = self._shard(target)
-        shard.follow()
-        try:
-            got = await shard.do("get", target, order, remote, local, suffix)
-        except ConnectionLost:  # perhaps because the worker is gone, which then left something here
-            await anyio.to_thread.run_sync(download.sweep, local, order.mark)
-            raise
-        return cast("tuple[Path, int]", got)
+    async def each(self, batch: Batch, places: Sequence[int], watch: Watch, *, width: int) -> None:
+        """See `Remote.each`."""
+        whose: dict[Shard, list[int]] = {}
+        for place in places:
+            whose.setdefault(self._shard(batch.targets[place]), []).append(place)
+        portions = {shard: Portion(batch, own, watch, len(whose)) for shard, own in whose.items()}
+        Division([*portions.values()], width)
+        async with task_group() as tasks:
+            for shard, portion in portions.items():
+                tasks.start_soon(_do, shard, portion)
 
     async def forget(self, instance_id: str) -> None:
         """See `Remote.forget`."""
         met = self._met.pop(instance_id, {})
         for shard, target in {shard: target for target, shard in met.items()}.items():
-            await shard.forget(target)
+            shard.forget(target)
+            if shard.pid is not None:
+                portion = Portion(Forgets(targets=Column([target])), (0,), Watch())
+                portion.grant(1)
+                await shard.do(portion)
 
     async def aclose(self) -> None:
         """See `Remote.aclose`."""
@@ -163,3 +105,10 @@ class ShardedRemote:
                 self._homes[server] = shard
             met[target] = shard
         return shard
+
+
+async def _do(shard: Shard, portion: Portion) -> None:
+    await portion.permitted.wait()
+    await shard.do(portion)
+    if portion.lost:  # the worker is gone, and can't clear up what it left here any more
+        await anyio.to_thread.run_sync(portion.clear)

@@ -13,16 +13,18 @@ import anyio
 import anyio.to_thread
 
 from precip_async.errors import ConnectionLost, ExperimentClosed, ExperimentException
-from precip_async.ssh.command import endings
+from precip_async.ssh.batch import Column
 from precip_async.ssh.workers.process import WorkerProcess
 from precip_async.ssh.workers.wire import Wire
 
 if TYPE_CHECKING:
-    from precip_async.events import Stream
-    from precip_async.ssh.command import Order
-    from precip_async.ssh.output import Listener
-    from precip_async.ssh.source import Content, Source
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from precip_async.ssh.batch import Debt
+    from precip_async.ssh.source import Source
     from precip_async.ssh.transport import Target, Trust
+    from precip_async.ssh.workers.portion import Portion
     from precip_async.ssh.workers.wire import Beginning
 
 __all__ = ["Shard"]
@@ -31,34 +33,6 @@ logger = logging.getLogger(__name__)
 
 START_TIMEOUT = 60.0  # seconds for a worker to stand ready, of which it needs about 0.5
 PATIENCE = 10.0  # seconds of silence at least: where much is going on, a process waits its turn
-GOING = 5.0  # seconds for a process to go whose work is done
-
-
-class _Call:
-    """One operation under way in the worker.
-
-    Attributes:
-        trouble: What its listener has raised: it is what comes of the operation.
-    """
-
-    __slots__ = ("future", "listener", "order", "target", "trouble")
-
-    def __init__(
-        self, target: Target, order: Order | None = None, listener: Listener | None = None
-    ) -> None:
-        self.target, self.order, self.listener = target, order, listener
-        self.future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self.trouble: Exception | None = None
-
-    def done(self, value: Any = None, error: Exception | None = None) -> None:
-        """Tell who waits for it, if anybody still does."""
-        error = self.trouble or error
-        if self.future.done():
-            return
-        if error is None:
-            self.future.set_result(value)
-        else:
-            self.future.set_exception(error)
 
 
 class Shard:
@@ -80,106 +54,66 @@ class Shard:
         self._gone, self._ready = anyio.Event(), anyio.Event()  # of the present process
         self._beat: asyncio.TimerHandle | None = None
         self._asked, self._packets = 0, 0  # since it last said something
-        self._calls: dict[int, _Call] = {}
+        self._portions: dict[int, Portion] = {}
         self._number = 0
-        self._known: dict[str, tuple[str, ...]] = {}  # what the present process was told
+        # What the present process was told: numbers of targets, keys by alias, where we are, and
+        # numbers of sources.
+        self._targets: dict[Target, int] = {}
+        self._known: dict[str, tuple[str, ...]] = {}
         self._cwd = ""
         self._showing = anyio.Lock()
-        self._shown: set[int] = set()  # sources, by their numbers; of the present process
+        self._shown: set[int] = set()
         self.ended = ""
         # What ends what dead processes may have left running, by where; and what the present one
         # will have to end as soon as it has a connection there.
-        self._debts: dict[Target, list[tuple[str, ...]]] = {}
-        self._owed: dict[Target, tuple[tuple[str, ...], ...]] = {}
+        self._debts: dict[Target, list[Debt]] = {}
+        self._owed: dict[Target, tuple[Debt, ...]] = {}
 
     @property
     def pid(self) -> int | None:
         """The id of the process, where there is one at work."""
         return None if self._wire is None or self._process is None else self._process.pid
 
-    async def do(
-        self,
-        name: str,
-        target: Target,
-        order: Order | None,
-        *args: Any,
-        listener: Listener | None = None,
-        **how: Any,
-    ) -> Any:
-        """Have the worker do the operation `name` of a `Remote`, and return what comes of it.
+    async def do(self, portion: Portion) -> None:
+        """Have the worker do a portion of a batch, which is told of what comes of it.
+
+        What is cut off by the worker's death is `ConnectionLost`; what it may have left is ended
+        as soon as there is a connection again.
 
         Raises:
-            ConnectionLost: The worker died; what it may have left of `order` is ended as soon as
-                there is a connection again.
-            ExperimentException: There is no worker; or see `Remote`.
-        """
-        wire = self._wire or await self.started()
-        self._introduce(wire, target)
-        if (bastion := self._beginning.login.bastion) is not None:
-            self._introduce(wire, bastion)
-        if debts := self._debts.pop(target, None):
-            self._owed[target] = (*self._owed.get(target, ()), *debts)
-            wire.say(("owe", target, debts))
-        given = (target, *args) if order is None else (target, order, *args)
-        return await self._outcome(wire, _Call(target, order, listener), name, given, how)
-
-    def _introduce(self, wire: Wire, target: Target) -> None:
-        """Tell the worker the keys that `target` is known by, if it does not know them yet."""
-        keys = self._trust.known(target)
-        if keys != self._known.get(target.alias, ()):
-            self._known[target.alias] = keys
-            wire.say(("known", target.alias, keys))
-
-    def tell(self, *message: Any) -> None:
-        """Tell the worker something, if there is one."""
-        if self._wire is not None:
-            self._wire.say(message)
-
-    def follow(self) -> None:
-        """Have what comes next find relative paths where this process does."""
-        try:
-            here = os.getcwd()  # noqa: PTH109 - a path of it is not needed, and this is for each
-        except OSError:  # it was removed: who needs it says so
-            return
-        if here != self._cwd and self._wire is not None:
-            self._cwd = here
-            self._wire.say(("cwd", here))
-
-    async def show(self, target: Target, source: Source, content: Content) -> None:
-        """Have the worker send what `source` holds, `content`, whenever it is to put it.
-
-        Raises:
-            ConnectionLost: The worker died.
             ExperimentException: There is no worker.
+            Exception: What ends all of it.
         """
         wire = self._wire or await self.started()
-        async with self._showing:
-            if source.number in self._shown:
-                return
-            process, descriptor = self._process, content.body.descriptor
-            if descriptor is not None and process is not None:
-                try:  # in a thread: a worker that hangs takes nothing until it is ended
-                    await anyio.to_thread.run_sync(process.send_file, source.number, descriptor)
-                except OSError as error:
-                    raise self._died(target) from error
-            if wire is not self._wire:
-                raise self._died(target)
-            is_file = descriptor is not None
-            wire.say(("source", source.number, source.path, content, is_file))
-            self._shown.add(source.number)
-            source.closing.append(partial(self._hide, source.number))
+        for source in portion.batch.sources:
+            if source.shared:
+                await self._show(source)
+        if wire is not self._wire:  # it has died meanwhile
+            self._cut_off(portion)
+            return
+        self._follow(wire)
+        self._number = number = self._number + 1
+        self._portions[number] = portion
+        numbers = [self._introduced(wire, target) for target in portion.targets]
+        portion.widen = lambda more: wire.say(("widen", number, more))
+        batch = portion.batch.at(Column(())).sending(_reference)
+        wire.say(("do", number, batch, numbers, portion.granted, portion.keen))
+        try:
+            await portion.over.wait()
+        except anyio.get_cancelled_exc_class():
+            if number in self._portions:
+                portion.deaf = True
+                wire.say(("cancel", number))
+                await self._ended(portion)
+            raise
+        if portion.trouble is not None:
+            raise portion.trouble
 
-    def _hide(self, number: int) -> None:
-        self._shown.discard(number)
-        self.tell("sent", number)
-
-    async def forget(self, target: Target) -> None:
-        """Close the connections to the instance of `target`."""
+    def forget(self, target: Target) -> None:
+        """Owe nothing to an instance that is about to end."""
         for debts in (self._debts, self._owed):
             for one in [one for one in debts if one.instance_id == target.instance_id]:
                 del debts[one]
-        if self._wire is not None:
-            await self._outcome(self._wire, _Call(target), "forget", (target.instance_id,), {})
 
     async def aclose(self) -> None:
         """Have the worker close its connections and end, in bounded time."""
@@ -222,8 +156,8 @@ class Shard:
         except OSError as error:
             raise _not_started(str(error)) from error
         self._gone, self._ready = anyio.Event(), anyio.Event()
-        self._known.clear()
-        self._shown.clear()
+        for told in (self._targets, self._known, self._shown):
+            told.clear()
         self._cwd = ""
         self._asked = self._packets = 0
         with anyio.CancelScope(shield=True):  # it is a socket that is connected
@@ -251,7 +185,7 @@ class Shard:
         if process is None:
             return ""
         with anyio.CancelScope(shield=True):  # bounded by itself
-            self.ended = await anyio.to_thread.run_sync(process.reap, GOING)
+            self.ended = await anyio.to_thread.run_sync(process.reap)
         return self.ended
 
     def _watch(self, wire: Wire) -> None:
@@ -286,14 +220,23 @@ class Shard:
         self._ready.set()
         self._wire = self._begun = None
         owed, self._owed = self._owed, {}
-        for target, lines in owed.items():
-            self._debts.setdefault(target, []).extend(lines)
-        calls, self._calls = self._calls, {}
-        for call in calls.values():
-            if call.order is not None:
-                debts = self._debts.setdefault(call.target, [])
-                debts.append(endings(call.order, self._limits))
-            call.done(error=_closed() if self._closed else self._died(call.target))
+        for target, debts in owed.items():
+            self._debts.setdefault(target, []).extend(debts)
+        portions, self._portions = self._portions, {}
+        for portion in portions.values():
+            self._cut_off(portion)
+
+    def _cut_off(self, portion: Portion) -> None:
+        if self._closed and portion.left:
+            portion.trouble = portion.trouble or _closed()
+        else:
+            for number in [*portion.left]:
+                target = portion.batch.targets[number]
+                if debts := portion.batch.debts(number, self._limits):
+                    self._debts.setdefault(target, []).extend(debts)
+                portion.lost.append(number)
+                self._tell(portion, portion.failed, number, self._died(target))
+        portion.over.set()
 
     def _died(self, target: Target) -> ConnectionLost:
         how = "has died"
@@ -307,68 +250,139 @@ class Shard:
             "this ended; what is left of it is ended at the next connection",
         )
 
-    # -- operations --------------------------------------------------------------------------
+    # -- what it is told ---------------------------------------------------------------------
 
-    async def _outcome(
-        self, wire: Wire, call: _Call, name: str, args: tuple[Any, ...], how: dict[str, Any]
-    ) -> Any:
-        self._number = number = self._number + 1
-        self._calls[number] = call
-        wire.say(("do", number, name, args, how))
+    def _introduced(self, wire: Wire, target: Target) -> int:
+        """By which number the worker knows `target`, which is told the keys it is known by."""
+        number = self._targets.get(target)
+        if number is None:
+            number = self._targets[target] = len(self._targets)
+            wire.say(("target", target))
+            if (bastion := self._beginning.login.bastion) is not None:
+                self._introduce(wire, bastion)
+        self._introduce(wire, target)
+        if debts := self._debts.pop(target, None):
+            self._owed[target] = (*self._owed.get(target, ()), *debts)
+            wire.say(("owe", number, debts))
+        return number
+
+    def _introduce(self, wire: Wire, target: Target) -> None:
+        keys = self._trust.known(target)
+        if keys != self._known.get(target.alias, ()):
+            self._known[target.alias] = keys
+            wire.say(("known", target.alias, keys))
+
+    def _follow(self, wire: Wire) -> None:
+        """Have what comes next find relative paths where this process does."""
         try:
-            return await call.future
-        except anyio.get_cancelled_exc_class():
-            if number in self._calls:
-                wire.say(("cancel", number))
-                await self._ended(call)
-            raise
+            here = os.getcwd()  # noqa: PTH109 - a path of it is not needed
+        except OSError:  # it was removed: who needs it says so
+            return
+        if here != self._cwd:
+            self._cwd = here
+            wire.say(("cwd", here))
 
-    async def _ended(self, call: _Call) -> None:
+    async def _show(self, source: Source) -> None:
+        """Have the worker send what `source` holds, if there still is one."""
+        async with self._showing:
+            wire, process = self._wire, self._process
+            if wire is None or process is None or source.number in self._shown:
+                return
+            content = await source.show()
+            descriptor = None if isinstance(content, Exception) else content.body.descriptor
+            if descriptor is not None:
+                try:  # in a thread: a worker that hangs takes nothing until it is ended
+                    await anyio.to_thread.run_sync(process.send_file, source.number, descriptor)
+                except OSError:  # it has ended, as will be seen soon
+                    return
+            if wire is self._wire:
+                is_file = descriptor is not None
+                wire.say(("source", source.number, source.path, content, is_file))
+                self._shown.add(source.number)
+                source.closing.append(partial(self._hide, source.number))
+
+    def _hide(self, number: int) -> None:
+        if number in self._shown and self._wire is not None:
+            self._shown.discard(number)
+            self._wire.say(("hide", number))
+
+    # -- what it says ------------------------------------------------------------------------
+
+    async def _ended(self, portion: Portion) -> None:
         """Wait until the worker has ended what was cancelled, in bounded time."""
         limits = self._limits
-        call.future = asyncio.get_running_loop().create_future()
-        # Whatever comes of it now is no news: the cancellation goes before it.
-        call.future.add_done_callback(lambda future: future.cancelled() or future.exception())
         bound = limits.connect_timeout + 2 * (2 * limits.kill_grace + limits.close_grace)
         with anyio.move_on_after(bound, shield=True) as scope:
-            await asyncio.wait([call.future])
+            await portion.over.wait()
         if scope.cancelled_caught:
-            name = call.target.instance_id
-            logger.warning("%s: the worker process does not say what was ended", name)
+            names = ", ".join(portion.batch.targets[one].instance_id for one in portion.left)
+            logger.warning("%s: the worker process does not say what was ended", names)
 
     def _hear(self, message: tuple[Any, ...]) -> None:
-        match message:
-            case ("done", number, value):
-                self._calls.pop(number).done(value)
-            case ("cancelled", number):
-                self._calls.pop(number).done()
-            case ("failed", number, error):
-                self._calls.pop(number).done(error=pickle.loads(error))  # noqa: S301 - see `Wire`
-            case ("broken", number, text):
-                bug = RuntimeError(f"a bug, in a worker process:\n{text}")
-                self._calls.pop(number).done(error=bug)
-            case ("heard", number, stream, text):
-                self._heard(number, stream, text)
-            case ("learned", number, target, key):
-                self.tell("verdict", number, self._believed(target, key))
-            case ("logged", name, level, text):
-                logging.getLogger(name).log(level, "%s", text)
-            case ("owing", target, debts):
-                self._owed[target] = debts
-                if not debts:
-                    del self._owed[target]
-            case ("ready",):
-                self._ready.set()
+        getattr(self, f"_on_{message[0]}")(*message[1:])
 
-    def _heard(self, number: int, stream: Stream, text: str) -> None:
-        call = self._calls[number]
-        if call.listener is None or call.trouble is not None or call.future.done():
-            return
+    def _on_done(self, number: int, place: int, value: Any) -> None:
+        portion = self._portions[number]
+        self._tell(portion, portion.done, place, value)
+
+    def _on_failed(self, number: int, place: int, error: bytes) -> None:
+        portion = self._portions[number]
+        self._tell(portion, portion.failed, place, pickle.loads(error))  # noqa: S301 - see `Wire`
+
+    def _on_began(self, number: int, place: int) -> None:
+        portion = self._portions[number]
+        self._tell(portion, portion.began, place)
+
+    def _on_heard(self, number: int, place: int, *what: Any) -> None:
+        portion = self._portions[number]
+        self._tell(portion, portion.heard, place, *what)
+
+    def _on_warned(self, number: int, place: int, text: str) -> None:
+        portion = self._portions[number]
+        self._tell(portion, portion.warned, place, text)
+
+    def _tell(self, portion: Portion, tell: Callable[..., None], *what: Any) -> None:
+        """Tell a portion; what its watch raises ends it, once all of it is ended over there."""
         try:
-            call.listener(stream, text)
-        except Exception as trouble:  # noqa: BLE001 - the verb raises it, once the command is ended
-            call.trouble = trouble
-            self.tell("cancel", number)
+            tell(*what)
+        except Exception as trouble:  # noqa: BLE001 - the verb raises it
+            if portion.trouble is None:
+                portion.trouble, portion.deaf = trouble, True
+                self._cancel(portion)
+
+    def _cancel(self, portion: Portion) -> None:
+        for number, one in self._portions.items():
+            if one is portion and self._wire is not None:
+                self._wire.say(("cancel", number))
+
+    def _on_over(self, number: int, error: bytes | None) -> None:
+        portion = self._portions.pop(number)
+        if error is not None and portion.trouble is None:
+            portion.trouble = pickle.loads(error)  # noqa: S301 - see `Wire`
+        portion.over.set()
+
+    def _on_broken(self, number: int, text: str) -> None:
+        portion = self._portions.pop(number)
+        portion.trouble = portion.trouble or RuntimeError(f"a bug, in a worker process:\n{text}")
+        portion.over.set()
+
+    def _on_owing(self, target: Target, debts: tuple[Debt, ...]) -> None:
+        self._owed[target] = debts
+        if not debts:
+            del self._owed[target]
+
+    def _on_learned(self, number: int, target: Target, key: str) -> None:
+        if self._begun is not None:
+            self._begun.say(("verdict", number, self._believed(target, key)))
+
+    def _on_logged(self, name: str, level: int, text: str) -> None:
+        logging.getLogger(name).log(level, "%s", text)
+
+    def _on_alive(self) -> None:
+        """That it has said something is all there is to know."""
+
+    def _on_ready(self) -> None:
+        self._ready.set()
 
     def _believed(self, target: Target, key: str) -> bool:
         """Whether a key that the worker has seen at first sight is `target`'s."""
@@ -376,6 +390,11 @@ class Shard:
         if known:  # since then
             return key.split()[:2] in [line.split()[:2] for line in known]
         return self._trust.learned(target, key)
+
+
+def _reference(source: Source) -> tuple[int | None, Path]:
+    """What the worker is told of a source in a batch."""
+    return source.number if source.shared else None, source.path
 
 
 def _closed() -> ExperimentClosed:

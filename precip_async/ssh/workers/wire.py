@@ -1,4 +1,4 @@
-"""The line between a worker and its parent: what a turn of the loop says goes as one pickle.
+"""The line between a worker and its parent: what can wait for each other goes as one pickle.
 
 It is a socket pair that only these two hold, and both run this package: neither is a stranger to
 the other, so that pickles may be read.
@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import io
 import pickle
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -65,17 +64,15 @@ class Wire(asyncio.Protocol):
 
     Attributes:
         heard: How many packets have come, or parts of one.
-        pause: Seconds between two packets; what is said meanwhile goes together. 0: at once.
     """
 
     def __init__(self, hear: Callable[[Message], object], gone: Callable[[], object]) -> None:
         self._hear, self._gone = hear, gone
         self.heard = 0
-        self.pause = 0.0
         self._loop = asyncio.get_running_loop()
         self._buffer = bytearray()
         self._unsaid: list[Message] = []
-        self._said_at = 0.0
+        self._flushing: asyncio.TimerHandle | None = None
         self._room = asyncio.Event()
         self._room.set()
         self._transport: asyncio.Transport | None = None
@@ -92,15 +89,14 @@ class Wire(asyncio.Protocol):
         _, wire = await loop.create_connection(lambda: cls(hear, gone), sock=line)
         return wire
 
-    def say(self, message: Message) -> None:
-        """Send a message soon. To an end that is closed: nothing."""
-        if not self._unsaid:
-            wait = self._said_at + self.pause - time.monotonic() if self.pause else 0.0
-            if wait > 0:
-                self._loop.call_later(wait, self.flush)
-            else:
-                self._loop.call_soon(self.flush)
+    def say(self, message: Message, within: float = 0.0) -> None:
+        """Send a message within so many seconds. To an end that is closed: nothing."""
         self._unsaid.append(message)
+        due = self._loop.time() + within
+        if self._flushing is None or due < self._flushing.when():
+            if self._flushing is not None:
+                self._flushing.cancel()
+            self._flushing = self._loop.call_at(due, self.flush)
 
     async def room(self) -> None:
         """Wait until the other end takes more, or is gone."""
@@ -109,10 +105,12 @@ class Wire(asyncio.Protocol):
     def flush(self) -> None:
         """Send at once what was said."""
         messages, self._unsaid = self._unsaid, []
+        if self._flushing is not None:
+            self._flushing.cancel()
+            self._flushing = None
         if messages and self._transport is not None and not self._transport.is_closing():
             data = packed(messages)
             self._transport.writelines((len(data).to_bytes(HEAD, "big"), data))
-            self._said_at = time.monotonic()
 
     def close(self) -> None:
         """Send what was said, and hang up."""

@@ -17,40 +17,37 @@ import socket
 import sys
 import traceback
 from collections import deque
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import anyio
 
-from precip_async.errors import ExperimentException, HostKeyMismatch
+from precip_async.errors import ExperimentException, HostKeyMismatch, RemoteError
+from precip_async.ssh.batch import Column, Watch
 from precip_async.ssh.openssh import AsyncsshConnector
-from precip_async.ssh.output import Budget, run_command
 from precip_async.ssh.pool import Pool
-from precip_async.ssh.remote import PooledRemote
+from precip_async.ssh.share import Share
 from precip_async.ssh.source import Source
 from precip_async.ssh.workers.process import received_file
 from precip_async.ssh.workers.wire import Wire, packed
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
     from pathlib import Path
 
     from anyio.abc import TaskGroup
 
     from precip_async.events import Stream
-    from precip_async.results import CommandResult
-    from precip_async.ssh.command import Order
+    from precip_async.ssh.batch import Batch, Debt
     from precip_async.ssh.openssh_session import AsyncsshTransport
-    from precip_async.ssh.output import Listener
     from precip_async.ssh.source import Content
     from precip_async.ssh.transport import Target
     from precip_async.ssh.workers.wire import Beginning
 
 __all__ = ["main"]
 
-BUDGETS = 256  # fan-outs whose bounds are remembered
-FEW = 8  # operations under way at most that nobody has reason to tell of together
-PAUSE = 0.005  # seconds between two words to the parent with more: each costs it a wake-up
+FEW = 8  # places at most of which nobody has reason to tell together
+# Seconds that more may wait for each other, since each packet costs the parent a wake-up: where
+# somebody watches or waits, and where only the results count.
+OFTEN, SELDOM = 0.005, 0.05
 
 
 class Told:
@@ -103,24 +100,59 @@ class _Confirming(AsyncsshConnector):
         return transport
 
 
+class _Telling(Watch):
+    """Tells the parent what comes of its portion."""
+
+    def __init__(
+        self, worker: _Worker, number: int, batch: Batch, places: int, *, keen: bool
+    ) -> None:
+        self._worker, self._wire = worker, worker.wire
+        self._number, self._batch = number, batch
+        self.keen = keen
+        self._within = 0.0 if places <= FEW else OFTEN if keen else SELDOM
+        self.room = self._wire.room if keen else None
+
+    def began(self, place: int) -> None:
+        """See `Watch.began`."""
+        self._wire.say(("began", self._number, place), self._within)
+
+    def heard(self, place: int, stream: Stream, text: str) -> None:
+        """See `Watch.heard`."""
+        self._wire.say(("heard", self._number, place, stream, text), self._within)
+
+    def warned(self, place: int, text: str) -> None:
+        """See `Watch.warned`."""
+        self._wire.say(("warned", self._number, place, text))
+
+    def ended(self, place: int, outcome: Any) -> None:
+        """See `Watch.ended`."""
+        self._worker.tell_debts(self._batch.targets[place])
+        if isinstance(outcome, RemoteError):
+            self._wire.say(("failed", self._number, place, _portable(outcome)), self._within)
+        else:
+            self._wire.say(("done", self._number, place, self._batch.packed(outcome)), self._within)
+
+
 class _Worker:
     """What one worker has: its line, its pool, and what is under way."""
+
+    wire: Wire
 
     def __init__(self) -> None:
         self._heard: deque[tuple[Any, ...]] = deque()
         self._news = asyncio.Event()
-        self._scopes: dict[int, anyio.CancelScope] = {}
+        self._under_way: dict[int, tuple[anyio.CancelScope, Share]] = {}
         self._verdicts: dict[int, asyncio.Future[bool]] = {}
-        self._budgets: dict[int, Budget] = {}
+        self._targets: list[Target] = []
         self._sources: dict[int, Source] = {}
-        self._owing: dict[Target, tuple[tuple[str, ...], ...]] = {}  # as the parent knows it
+        self._owing: dict[Target, tuple[Debt, ...]] = {}  # as the parent knows it
         self._asked = 0
 
     async def serve(self, line: socket.socket, files: socket.socket, parent: int) -> None:
         """Do what the parent asks for, until it says that this is all; the process ends with it."""
         _watch(parent)
         self._files = files
-        self._wire = await Wire.over(line, self._hear, _leave)
+        self.wire = await Wire.over(line, self._hear, _leave)
         beginning: Beginning
         (beginning,) = await self._next()
         self._limits = beginning.limits
@@ -128,15 +160,14 @@ class _Worker:
         connector = _Confirming(self, beginning)
         bastion = beginning.login.bastion is not None
         self._pool = Pool(connector, self._limits, bastion=bastion)
-        self._remote = PooledRemote(self._pool, self._limits)
-        logging.getLogger().addHandler(_Forwarding(self._wire))
-        self._wire.say(("ready",))
+        logging.getLogger().addHandler(_Forwarding(self.wire))
+        self.wire.say(("ready",))
         async with anyio.create_task_group() as tasks:
             while (message := await self._next())[0] != "close":
                 getattr(self, f"_on_{message[0]}")(tasks, *message[1:])
             await self._pool.aclose()  # what is under way sees that, and ends
             tasks.cancel_scope.deadline = anyio.current_time() + self._limits.close_grace
-        self._wire.close()
+        self.wire.close()
         await anyio.sleep_forever()  # until all of it is sent
 
     def _hear(self, message: tuple[Any, ...]) -> None:
@@ -147,7 +178,7 @@ class _Worker:
                 waiting.set_result(verdict)
             return
         if message[0] == "ask":  # whether we live
-            self._wire.say(("alive",))
+            self.wire.say(("alive",))
             return
         self._heard.append(message)
         self._news.set()
@@ -158,13 +189,20 @@ class _Worker:
             await self._news.wait()
         return self._heard.popleft()
 
+    def tell_debts(self, target: Target) -> None:
+        """Have the parent know what is to be ended there, should we die before it is."""
+        debts = self._pool.debts(target)
+        if debts != self._owing.get(target, ()):
+            self._owing[target] = debts
+            self.wire.say(("owing", target, debts))
+
     # -- host keys ---------------------------------------------------------------------------
 
     def confirm(self, target: Target, key: str) -> asyncio.Future[bool]:
         """Tell the parent of a key at first sight; whether it believes it."""
         self._asked += 1
         verdict = self._verdicts[self._asked] = asyncio.get_running_loop().create_future()
-        self._wire.say(("learned", self._asked, target, key))
+        self.wire.say(("learned", self._asked, target, key), OFTEN)
         return verdict
 
     async def confirmed(self, target: Target, key: str) -> None:
@@ -180,20 +218,29 @@ class _Worker:
 
     # -- what the parent says ----------------------------------------------------------------
 
+    def _on_target(self, _tasks: TaskGroup, target: Target) -> None:
+        self._targets.append(target)
+
     def _on_known(self, _tasks: TaskGroup, alias: str, keys: tuple[str, ...]) -> None:
         self.told.known_by[alias] = keys
 
-    def _on_owe(self, _tasks: TaskGroup, target: Target, debts: list[tuple[str, ...]]) -> None:
+    def _on_owe(self, _tasks: TaskGroup, number: int, debts: list[Debt]) -> None:
+        target = self._targets[number]
         for debt in debts:
             self._pool.owe(target, debt)
-        self._tell_debts(target)
+        self.tell_debts(target)
 
     def _on_cwd(self, _tasks: TaskGroup, path: str) -> None:
         with contextlib.suppress(OSError):  # what needs it says so
             os.chdir(path)
 
     def _on_source(
-        self, _tasks: TaskGroup, number: int, path: Path, content: Content, is_file: bool
+        self,
+        _tasks: TaskGroup,
+        number: int,
+        path: Path,
+        content: Content | Exception,
+        is_file: bool,
     ) -> None:
         descriptor = None
         while is_file and descriptor is None:  # it was sent before this was said
@@ -202,100 +249,52 @@ class _Worker:
                 descriptor = received
             else:  # for one whose sending was given up
                 os.close(received)
-        self._sources[number] = Source.handed(path, content, descriptor, self._limits)
+        self._sources[number] = Source.shown(path, content, descriptor, self._limits)
 
-    def _on_sent(self, _tasks: TaskGroup, number: int) -> None:
-        if source := self._sources.pop(number, None):
-            source.close()
+    def _on_hide(self, _tasks: TaskGroup, number: int) -> None:
+        self._sources.pop(number).close()
+
+    def _on_widen(self, _tasks: TaskGroup, number: int, more: int) -> None:
+        if number in self._under_way:
+            self._under_way[number][1].widen(more)
 
     def _on_cancel(self, _tasks: TaskGroup, number: int) -> None:
-        if scope := self._scopes.get(number):
-            scope.cancel()
+        if number in self._under_way:
+            self._under_way[number][0].cancel()
 
     def _on_do(
-        self, tasks: TaskGroup, number: int, name: str, args: tuple[Any, ...], how: dict[str, Any]
-    ) -> None:
-        scope = self._scopes[number] = anyio.CancelScope()
-        operation = getattr(self._remote, name)
-        if name == "run":
-            operation = partial(self._run, number)
-        elif name == "put":
-            operation = self._put
-        target = args[0] if name != "forget" else None
-        tasks.start_soon(self._do, number, scope, target, partial(operation, *args, **how))
-
-    async def _do(
         self,
+        tasks: TaskGroup,
         number: int,
-        scope: anyio.CancelScope,
-        target: Target | None,
-        operation: Callable[[], Awaitable[Any]],
+        batch: Batch,
+        targets: list[int],
+        width: int,
+        keen: bool,
     ) -> None:
-        """One operation, and the telling of what came of it."""
-        outcome: tuple[Any, ...] = ("cancelled", number)
+        batch = batch.at(Column([self._targets[one] for one in targets])).sending(self._source)
+        places = range(len(targets))
+        telling = _Telling(self, number, batch, len(places), keen=keen)
+        share = Share(batch, places, telling, self._pool, self._limits, width=width)
+        scope = anyio.CancelScope()
+        self._under_way[number] = scope, share
+        tasks.start_soon(self._do, number, scope, share)
+
+    async def _do(self, number: int, scope: anyio.CancelScope, share: Share) -> None:
+        """A portion of a batch, and the telling of its end."""
+        last: tuple[Any, ...] = ("over", number, None)
         try:
             with scope:
-                outcome = ("done", number, await operation())
+                await share.run()
         except ExperimentException as error:
-            outcome = ("failed", number, _portable(error))
+            last = ("over", number, _portable(error))
         except Exception:  # noqa: BLE001 - a bug, which is for the parent's user to see
-            outcome = ("broken", number, traceback.format_exc())
-        finally:
-            del self._scopes[number]
-        if target is not None:
-            self._tell_debts(target)
-        self._wire.pause = PAUSE if len(self._scopes) > FEW else 0.0
-        self._wire.say(outcome)
+            last = ("broken", number, traceback.format_exc())
+        del self._under_way[number]
+        self.wire.say(last)
 
-    def _tell_debts(self, target: Target) -> None:
-        """Have the parent know what is to be ended there, should we die before it is."""
-        debts = self._pool.debts(target)
-        if debts != self._owing.get(target, ()):
-            self._owing[target] = debts
-            self._wire.say(("owing", target, debts))
-
-    async def _run(
-        self,
-        number: int,
-        target: Target,
-        order: Order,
-        *,
-        budget: tuple[int, int],
-        listens: bool,
-        **how: Any,
-    ) -> CommandResult:
-        listener: Listener | None = None
-        if listens:
-
-            def listener(stream: Stream, text: str) -> None:
-                self._wire.say(("heard", number, stream, text))
-
-        return await run_command(
-            self._pool,
-            target,
-            order,
-            self._limits,
-            budget=self._budget(*budget),
-            listener=listener,
-            room=self._wire.room if listens else None,
-            **how,
-        )
-
-    async def _put(
-        self, target: Target, order: Order, number: int, path: Path, *, shared: bool, remote: str
-    ) -> int:
-        if shared:
-            return await self._remote.put(target, order, self._sources[number], remote)
-        with Source(path, self._limits) as source:
-            return await self._remote.put(target, order, source, remote)
-
-    def _budget(self, number: int, part: int) -> Budget:
-        """Our part of what a fan-out may keep: `part`, where it is new to us."""
-        budget = self._budgets.pop(number, None) or Budget(part)
-        self._budgets[number] = budget  # the latest is the last
-        if len(self._budgets) > BUDGETS:
-            del self._budgets[next(iter(self._budgets))]
-        return budget
+    def _source(self, reference: tuple[int | None, Path]) -> Source:
+        number, path = reference
+        return Source(path, self._limits) if number is None else self._sources[number]
 
 
 class _Forwarding(logging.Handler):
