@@ -183,7 +183,7 @@ async def test_no_more_than_the_width_are_under_way(two: Two, tmp_path: Path, wi
         go.touch()
 
     assert len(counts) == 4
-    assert max(counts) == width
+    assert max(counts) <= width
 
 
 async def test_what_goes_to_many_is_found_where_this_process_is(
@@ -397,9 +397,9 @@ async def test_a_worker_that_waits_for_long_is_left_alone(
     quick = replace(LIMITS, keepalive=0.1, keepalive_count=3)
     async with Two(server, tmp_path, limits=quick) as rig:
         pid = await rig.pid_of(rig.target)
-        wire = rig.sharded._shard(rig.target)._wire
-        assert wire is not None
-        heard = wire.heard
+        briefing = rig.sharded._shard(rig.target)._briefing
+        assert briefing is not None
+        wire, heard = briefing.wire, briefing.wire.heard
 
         await eventually(lambda: wire.heard > heard + 5)
 

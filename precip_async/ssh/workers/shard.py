@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import pickle
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,7 @@ import anyio.to_thread
 
 from precip_async.errors import ConnectionLost, ExperimentClosed, ExperimentException
 from precip_async.ssh.batch import Column
+from precip_async.ssh.workers.briefing import Briefing
 from precip_async.ssh.workers.process import WorkerProcess
 from precip_async.ssh.workers.wire import Wire
 
@@ -48,21 +48,14 @@ class Shard:
         self.servers = 0
         self._starting = anyio.Lock()
         self._closed = False
-        self._wire: Wire | None = None  # to a worker that stands ready
         self._process: WorkerProcess | None = None
-        self._begun: Wire | None = None  # to the present process
+        self._begun: Briefing | None = None  # of the present process
+        self._briefing: Briefing | None = None  # likewise, once that stands ready
         self._gone, self._ready = anyio.Event(), anyio.Event()  # of the present process
         self._beat: asyncio.TimerHandle | None = None
         self._asked, self._packets = 0, 0  # since it last said something
         self._portions: dict[int, Portion] = {}
         self._number = 0
-        # What the present process was told: numbers of targets, keys by alias, where we are, and
-        # numbers of sources.
-        self._targets: dict[Target, int] = {}
-        self._known: dict[str, tuple[str, ...]] = {}
-        self._cwd = ""
-        self._showing = anyio.Lock()
-        self._shown: set[int] = set()
         self.ended = ""
         # What ends what dead processes may have left running, by where; and what the present one
         # will have to end as soon as it has a connection there.
@@ -72,7 +65,7 @@ class Shard:
     @property
     def pid(self) -> int | None:
         """The id of the process, where there is one at work."""
-        return None if self._wire is None or self._process is None else self._process.pid
+        return None if self._briefing is None else self._briefing.process.pid
 
     async def do(self, portion: Portion) -> None:
         """Have the worker do a portion of a batch, which is told of what comes of it.
@@ -84,17 +77,18 @@ class Shard:
             ExperimentException: There is no worker.
             Exception: What ends all of it.
         """
-        wire = self._wire or await self.started()
+        briefing = self._briefing or await self.started()
         for source in portion.batch.sources:
             if source.shared:
-                await self._show(source)
-        if wire is not self._wire:  # it has died meanwhile
+                await briefing.show(source)
+        if briefing is not self._briefing:  # it has died meanwhile
             self._cut_off(portion)
             return
-        self._follow(wire)
-        self._number = number = self._number + 1
+        briefing.follow()
+        wire, self._number = briefing.wire, self._number + 1
+        number = self._number
         self._portions[number] = portion
-        numbers = [self._introduced(wire, target) for target in portion.targets]
+        numbers = [self._introduced(briefing, target) for target in portion.targets]
         portion.widen = lambda more: wire.say(("widen", number, more))
         batch = portion.batch.at(Column(())).sending(_reference)
         wire.say(("do", number, batch, numbers, portion.granted, portion.keen))
@@ -109,6 +103,14 @@ class Shard:
         if portion.trouble is not None:
             raise portion.trouble
 
+    def _introduced(self, briefing: Briefing, target: Target) -> int:
+        """By which number the worker knows `target`; what it owes there, it knows as well."""
+        number = briefing.number_of(target)
+        if debts := self._debts.pop(target, None):
+            self._owed[target] = (*self._owed.get(target, ()), *debts)
+            briefing.wire.say(("owe", number, debts))
+        return number
+
     def forget(self, target: Target) -> None:
         """Owe nothing to an instance that is about to end."""
         for debts in (self._debts, self._owed):
@@ -121,28 +123,28 @@ class Shard:
         self._ready.set()
         async with self._starting:
             if self._begun is not None:
-                self._begun.say(("close",))
+                self._begun.wire.say(("close",))
                 with anyio.move_on_after(4 * self._limits.close_grace, shield=True):
                     await self._gone.wait()
                 if self._begun is not None:  # it does not end: we do
-                    self._begun.close()
+                    self._begun.wire.close()
             await self._reap()
 
     # -- a process ---------------------------------------------------------------------------
 
-    async def started(self) -> Wire:
-        """The line to the worker, which is started where there is none.
+    async def started(self) -> Briefing:
+        """The worker's, which is started where there is none.
 
         Raises:
             ExperimentException: It can't be; the error says why.
         """
         async with self._starting:
-            if self._wire is None:
-                self._wire = await self._stand_ready(await self._begin())
-                self._watch(self._wire)
-            return self._wire
+            if self._briefing is None:
+                self._briefing = await self._stand_ready(await self._begin())
+                self._watch(self._briefing.wire)
+            return self._briefing
 
-    async def _begin(self) -> Wire:
+    async def _begin(self) -> Briefing:
         if self._closed:
             raise _closed()
         if self._begun is not None:
@@ -156,17 +158,15 @@ class Shard:
         except OSError as error:
             raise _not_started(str(error)) from error
         self._gone, self._ready = anyio.Event(), anyio.Event()
-        for told in (self._targets, self._known, self._shown):
-            told.clear()
-        self._cwd = ""
         self._asked = self._packets = 0
         with anyio.CancelScope(shield=True):  # it is a socket that is connected
             wire = await Wire.over(process.line, self._hear, partial(self._lost, self._gone))
-        self._begun = wire
         wire.say((self._beginning,))
-        return wire
+        bastion = self._beginning.login.bastion
+        self._begun = Briefing(process, wire, self._trust, bastion)
+        return self._begun
 
-    async def _stand_ready(self, wire: Wire) -> Wire:
+    async def _stand_ready(self, briefing: Briefing) -> Briefing:
         with anyio.move_on_after(START_TIMEOUT):
             await self._ready.wait()
         if self._closed:
@@ -174,10 +174,10 @@ class Shard:
         if self._gone.is_set():
             raise _not_started(await self._reap())
         if not self._ready.is_set():
-            wire.close()
+            briefing.wire.close()
             await self._reap()
             raise _not_started(f"it was not ready within {START_TIMEOUT:g} s")
-        return wire
+        return briefing
 
     async def _reap(self) -> str:
         """See that the process has ended, if there was one; how it has, in words."""
@@ -218,7 +218,7 @@ class Shard:
         if self._beat is not None:
             self._beat.cancel()
         self._ready.set()
-        self._wire = self._begun = None
+        self._briefing = self._begun = None
         owed, self._owed = self._owed, {}
         for target, debts in owed.items():
             self._debts.setdefault(target, []).extend(debts)
@@ -249,62 +249,6 @@ class Shard:
             f"({self._process.pid if self._process else 'gone'}) {how}, and nobody knows how "
             "this ended; what is left of it is ended at the next connection",
         )
-
-    # -- what it is told ---------------------------------------------------------------------
-
-    def _introduced(self, wire: Wire, target: Target) -> int:
-        """By which number the worker knows `target`, which is told the keys it is known by."""
-        number = self._targets.get(target)
-        if number is None:
-            number = self._targets[target] = len(self._targets)
-            wire.say(("target", target))
-            if (bastion := self._beginning.login.bastion) is not None:
-                self._introduce(wire, bastion)
-        self._introduce(wire, target)
-        if debts := self._debts.pop(target, None):
-            self._owed[target] = (*self._owed.get(target, ()), *debts)
-            wire.say(("owe", number, debts))
-        return number
-
-    def _introduce(self, wire: Wire, target: Target) -> None:
-        keys = self._trust.known(target)
-        if keys != self._known.get(target.alias, ()):
-            self._known[target.alias] = keys
-            wire.say(("known", target.alias, keys))
-
-    def _follow(self, wire: Wire) -> None:
-        """Have what comes next find relative paths where this process does."""
-        try:
-            here = os.getcwd()  # noqa: PTH109 - a path of it is not needed
-        except OSError:  # it was removed: who needs it says so
-            return
-        if here != self._cwd:
-            self._cwd = here
-            wire.say(("cwd", here))
-
-    async def _show(self, source: Source) -> None:
-        """Have the worker send what `source` holds, if there still is one."""
-        async with self._showing:
-            wire, process = self._wire, self._process
-            if wire is None or process is None or source.number in self._shown:
-                return
-            content = await source.show()
-            descriptor = None if isinstance(content, Exception) else content.body.descriptor
-            if descriptor is not None:
-                try:  # in a thread: a worker that hangs takes nothing until it is ended
-                    await anyio.to_thread.run_sync(process.send_file, source.number, descriptor)
-                except OSError:  # it has ended, as will be seen soon
-                    return
-            if wire is self._wire:
-                is_file = descriptor is not None
-                wire.say(("source", source.number, source.path, content, is_file))
-                self._shown.add(source.number)
-                source.closing.append(partial(self._hide, source.number))
-
-    def _hide(self, number: int) -> None:
-        if number in self._shown and self._wire is not None:
-            self._shown.discard(number)
-            self._wire.say(("hide", number))
 
     # -- what it says ------------------------------------------------------------------------
 
@@ -352,8 +296,8 @@ class Shard:
 
     def _cancel(self, portion: Portion) -> None:
         for number, one in self._portions.items():
-            if one is portion and self._wire is not None:
-                self._wire.say(("cancel", number))
+            if one is portion and self._briefing is not None:
+                self._briefing.wire.say(("cancel", number))
 
     def _on_over(self, number: int, error: bytes | None) -> None:
         portion = self._portions.pop(number)
@@ -373,7 +317,7 @@ class Shard:
 
     def _on_learned(self, number: int, target: Target, key: str) -> None:
         if self._begun is not None:
-            self._begun.say(("verdict", number, self._believed(target, key)))
+            self._begun.wire.say(("verdict", number, self._begun.learns(target, key)))
 
     def _on_logged(self, name: str, level: int, text: str) -> None:
         logging.getLogger(name).log(level, "%s", text)
@@ -383,13 +327,6 @@ class Shard:
 
     def _on_ready(self) -> None:
         self._ready.set()
-
-    def _believed(self, target: Target, key: str) -> bool:
-        """Whether a key that the worker has seen at first sight is `target`'s."""
-        known = self._trust.known(target)
-        if known:  # since then
-            return key.split()[:2] in [line.split()[:2] for line in known]
-        return self._trust.learned(target, key)
 
 
 def _reference(source: Source) -> tuple[int | None, Path]:
