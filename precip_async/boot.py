@@ -235,9 +235,10 @@ class Boot:
         self._asked_at = time.monotonic()
         if self._changed_at == float("-inf") or (machines and machines != self._machines):
             self._changed_at = self._asked_at
-        self._machines = machines or self._machines
+        known, self._machines = self._machines, machines or self._machines
         for instance in booting:
-            if (machine := machines.get(instance.id)) is not None:
+            machine = machines.get(instance.id)
+            if machine is not None and machine != known.get(instance.id):  # mostly there is no news
                 before = instance.state
                 self._launcher.saw(instance, machine)
                 if instance.state != before:
@@ -299,14 +300,15 @@ class Boot:
     def _is_ready(self, instance: Instance) -> None:
         instance.state, instance.diagnosis = "ready", None
         instance.ready_at = datetime.now(UTC)
-        self._announce(
-            InstanceReady(
-                experiment=self._announce.experiment,
-                instance_id=instance.id,
-                address=instance.public_address or "",
-                seconds=(instance.ready_at - instance.launched_at).total_seconds(),
+        if self._announce:
+            self._announce(
+                InstanceReady(
+                    experiment=self._announce.experiment,
+                    instance_id=instance.id,
+                    address=instance.public_address or "",
+                    seconds=(instance.ready_at - instance.launched_at).total_seconds(),
+                )
             )
-        )
 
     # -- telling -----------------------------------------------------------------------------
 

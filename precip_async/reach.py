@@ -43,6 +43,7 @@ class Reach:
         self._settings, self._traits = settings, traits
         self._usual_user = settings.login_user or traits.login_user or _current_user()
         self._machines: dict[str, Machine] = {}  # by id: what the cloud said of each at last
+        self._ways: dict[str, dict[str | None, tuple[Target, str | None]]] = {}  # by id and user
         self._pins: HostKeys | None = None
         self._known: dict[str, tuple[str, ...]] = {}
         self._given: KnownHosts | None = None
@@ -126,6 +127,12 @@ class Reach:
         Raises:
             InvalidArgument: `user` can't be the name of a user.
         """
+        ways = self._ways.setdefault(instance.id, {})
+        if (way := ways.get(user)) is None:
+            way = ways[user] = self._way(instance, user)
+        return way
+
+    def _way(self, instance: Instance, user: str | None) -> tuple[Target, str | None]:
         if user is not None:
             checked_user("user", user)
         login = self._login_user(instance)
@@ -198,6 +205,7 @@ class Reach:
     def told(self, instance: Instance, machine: Machine) -> None:
         """Take what the cloud says of how `instance` is reached."""
         self._machines[instance.id] = machine
+        self._ways.pop(instance.id, None)
         instance.ssh_port = machine.ssh_port or self._settings.ssh_port
         if machine.host_keys:
             instance.host_keys = machine.host_keys
@@ -255,6 +263,7 @@ class Reach:
         """Forget the host keys of instances that have ended."""
         for one in ids:
             self._machines.pop(one, None)
+            self._ways.pop(one, None)
         if self._traits.pins_hosts:
             return
         known = [one for one in ids if self._known.pop(one, None)]

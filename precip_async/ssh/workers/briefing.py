@@ -33,6 +33,7 @@ class Briefing:
     ) -> None:
         self.process, self.wire = process, wire
         self._trust, self._bastion = trust, bastion
+        self._targets: list[Target] = []
         self._numbers: dict[Target, int] = {}
         self._known: dict[str, tuple[str, ...]] = {}
         self._cwd = ""
@@ -43,15 +44,17 @@ class Briefing:
         """By which number it knows `target`; by which keys, it knows as well."""
         number = self._numbers.get(target)
         if number is None:
-            number = self._numbers[target] = len(self._numbers)
+            if self._bastion not in (None, target):
+                self.number_of(self._bastion)
+            number = self._numbers[target] = len(self._targets)
+            self._targets.append(target)
             self.wire.say(("target", target))
-            if self._bastion is not None:
-                self._tell_keys(self._bastion)
         self._tell_keys(target)
         return number
 
-    def learns(self, target: Target, key: str) -> bool:
-        """Whether a key that it has seen at first sight is `target`'s."""
+    def learns(self, number: int, key: str) -> bool:
+        """Whether a key that it has seen at first sight is that of the target `number`."""
+        target = self._targets[number]
         known = self._trust.known(target)
         if known:  # since then
             return key.split()[:2] in [line.split()[:2] for line in known]

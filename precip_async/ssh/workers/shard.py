@@ -315,7 +315,7 @@ class Shard:
         if not debts:
             del self._owed[target]
 
-    def _on_learned(self, number: int, target: Target, key: str) -> None:
+    def _on_learned(self, number: int, target: int, key: str) -> None:
         if self._begun is not None:
             self._begun.wire.say(("verdict", number, self._begun.learns(target, key)))
 

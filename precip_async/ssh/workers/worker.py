@@ -144,6 +144,7 @@ class _Worker:
         self._under_way: dict[int, tuple[anyio.CancelScope, Share]] = {}
         self._verdicts: dict[int, asyncio.Future[bool]] = {}
         self._targets: list[Target] = []
+        self._numbers: dict[Target, int] = {}
         self._sources: dict[int, Source] = {}
         self._owing: dict[Target, tuple[Debt, ...]] = {}  # as the parent knows it
         self._asked = 0
@@ -202,7 +203,7 @@ class _Worker:
         """Tell the parent of a key at first sight; whether it believes it."""
         self._asked += 1
         verdict = self._verdicts[self._asked] = asyncio.get_running_loop().create_future()
-        self.wire.say(("learned", self._asked, target, key), OFTEN)
+        self.wire.say(("learned", self._asked, self._numbers[target], key), OFTEN)
         return verdict
 
     async def confirmed(self, target: Target, key: str) -> None:
@@ -219,6 +220,7 @@ class _Worker:
     # -- what the parent says ----------------------------------------------------------------
 
     def _on_target(self, _tasks: TaskGroup, target: Target) -> None:
+        self._numbers[target] = len(self._targets)
         self._targets.append(target)
 
     def _on_known(self, _tasks: TaskGroup, alias: str, keys: tuple[str, ...]) -> None:
