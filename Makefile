@@ -10,12 +10,13 @@ VERBS := $(wildcard tests/test_experiment_*.py) tests/test_boot_local.py
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-all lint bench clean
+.PHONY: help demo test test-slow test-all faults lint bench clean
 
 help:
 	@echo 'make demo      three instances on this machine: run, copy, and gone again'
 	@echo 'make test      the tests, but for the slow ones; at most 5 minutes'
 	@echo 'make test-all  all tests; at most 20 minutes'
+	@echo 'make faults    hundreds of scripts are killed, cut off, cancelled: does anything leak?'
 	@echo 'make lint      ruff and mypy'
 	@echo 'make bench     every script in benchmarks/'
 	@echo 'make clean     remove .venv and all caches'
@@ -35,6 +36,9 @@ test-all: $(READY)
 	$(PYTEST)
 	PRECIP_TEST_SSH=public $(PYTEST) tests/ssh
 	PRECIP_TEST_SSH=workers $(PYTEST) tests/ssh $(VERBS)
+
+faults: $(READY)
+	$(BIN)/python -m tests.faults $(FAULTS)
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib.util
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
     from _measure import Meter
 
-__all__ = ["CLIENTS", "NEEDS", "PACKAGES", "Job", "as_in_2012", "job_for", "runs", "vendor"]
+__all__ = ["CLIENTS", "PACKAGES", "Job", "as_in_2012", "job_for", "lacks", "runs", "vendor"]
 
 IMAGE, KIND = "ami-0abcdef1234567890", "m1.small"
 OPEN_ROOT = "#cloud-config\ndisable_root: false\n"  # stock images refuse root, whom all log in as
@@ -275,9 +276,16 @@ def runs(job: Job, address: str, command: str = "true") -> bool:
 
 
 CLIENTS = {"precip_async": _ours, "boto3": _boto3, "libcloud": _libcloud, "2012": _as_in_2012}
-NEEDS = {"boto3": ("boto3", "paramiko"), "libcloud": ("libcloud", "paramiko")}
-NEEDS["2012"] = NEEDS["boto3"]
+_NEEDS = {"boto3": ("boto3", "paramiko"), "libcloud": ("libcloud", "paramiko")}
+_NEEDS["2012"] = _NEEDS["boto3"]
 PACKAGES = (
     *("precip_async", "aioboto3", "aiobotocore", "asyncssh", "anyio"),
     *("boto3", "paramiko", "apache-libcloud"),
 )
+
+
+def lacks(client: str) -> str:
+    """What `client` lacks here, in words; empty where it can be measured."""
+    needed = _NEEDS.get(client, ())
+    lacking = [one for one in needed if importlib.util.find_spec(one) is None]
+    return f"the module {lacking[0]} is not installed" if lacking else ""

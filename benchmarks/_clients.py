@@ -8,20 +8,28 @@ keys read by the library itself included in `cold`, are made before.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib.util
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import _programs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from _measure import Meter
 
-__all__ = ["CLIENTS", "NEEDS", "PACKAGES", "Job", "missing"]
+    from precip_async.limits import Limits
+    from precip_async.ssh.pool import Pool
+    from precip_async.ssh.transport import Target
+
+__all__ = ["CLIENTS", "PACKAGES", "SETTINGS", "Job", "lacks", "pool_for"]
 
 COMMAND, ANSWER = "echo hi", "hi"
+WORKERS = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,12 +61,12 @@ def _check(job: Job, answers: Iterable[str]) -> None:
     assert said == [ANSWER] * len(job.hosts), f"{said.count(ANSWER)} of {len(job.hosts)} answered"
 
 
-def _verbs(job: Job, meter: Meter, *, fast: bool = True) -> None:
+def _verbs(job: Job, meter: Meter, **changed: Any) -> None:
     """An experiment of ours, as a user writes it; only the hosts at once are not as shipped."""
     from precip_async import HostsExperiment, Limits
 
     async def main() -> None:
-        count, limits = len(job.hosts), Limits(ssh_fast=fast)
+        count, limits = len(job.hosts), Limits(**changed)
         hosts = [f"{job.user}@{host}:{job.port}" for host in job.hosts]
         async with HostsExperiment(hosts, ssh_key=job.key, home=job.home, limits=limits) as exp:
             await exp.provision(count=count)
@@ -74,11 +82,8 @@ def _verbs(job: Job, meter: Meter, *, fast: bool = True) -> None:
     asyncio.run(main())
 
 
-def _pool(job: Job, meter: Meter, *, fast: bool = True) -> None:
-    """The connection pool of ours alone: no experiment, no results, nothing in front of it."""
-    import anyio
-
-    from precip_async.limits import Limits
+def pool_for(job: Job, limits: Limits) -> tuple[Pool, list[Target]]:
+    """A pool of ours that trusts the hosts of `job`, and where they are."""
     from precip_async.ssh.openssh import AsyncsshConnector, Login
     from precip_async.ssh.pool import Pool
     from precip_async.ssh.transport import Target
@@ -91,6 +96,19 @@ def _pool(job: Job, meter: Meter, *, fast: bool = True) -> None:
 
         def learned(self, target: Target, key: str) -> bool:
             return False
+
+    pool = Pool(AsyncsshConnector(Login(keys=(Path(job.key),)), Known(), limits), limits)
+    return pool, [
+        Target(instance_id=host, host=host, alias=host, port=job.port, user=job.user)
+        for host in job.hosts
+    ]
+
+
+def _pool(job: Job, meter: Meter, *, fast: bool = True) -> None:
+    """The connection pool of ours alone: no experiment, no results, nothing in front of it."""
+    import anyio
+
+    from precip_async.limits import Limits
 
     class Answer:
         """A receiver of a command's output."""
@@ -112,13 +130,7 @@ def _pool(job: Job, meter: Meter, *, fast: bool = True) -> None:
 
     async def main() -> None:
         count = len(job.hosts)
-        limits = Limits(max_connects=count, ssh_fast=fast)
-        login = Login(keys=(Path(job.key),))
-        pool = Pool(AsyncsshConnector(login, Known(), limits), limits)
-        targets = [
-            Target(instance_id=host, host=host, alias=host, port=job.port, user=job.user)
-            for host in job.hosts
-        ]
+        pool, targets = pool_for(job, Limits(max_connects=count, ssh_fast=fast))
         answers: list[str] = []
 
         async def one(target: Target) -> None:
@@ -172,9 +184,12 @@ def _asyncssh(job: Job, meter: Meter) -> None:
     asyncio.run(main())
 
 
-def _parallel_ssh(job: Job, meter: Meter) -> None:
-    """parallel-ssh with its native client, on libssh2."""
-    from pssh.clients import ParallelSSHClient
+def _parallel_ssh(job: Job, meter: Meter, native: bool = True) -> None:
+    """parallel-ssh with its native client, on libssh2, or with its other one, on libssh."""
+    if native:
+        from pssh.clients import ParallelSSHClient
+    else:
+        from pssh.clients.ssh import ParallelSSHClient
 
     client = ParallelSSHClient(
         job.hosts,
@@ -182,7 +197,7 @@ def _parallel_ssh(job: Job, meter: Meter) -> None:
         port=job.port,
         pkey=job.key,
         pool_size=len(job.hosts),
-        allow_agent=False,
+        **({"allow_agent": False} if native else {"gssapi_auth": False}),
     )
 
     def run() -> list[str]:
@@ -207,6 +222,26 @@ def _fabric(job: Job, meter: Meter) -> None:
     group.close()
 
 
+def _as_in_2012(job: Job, meter: Meter) -> None:
+    """Paramiko, one host after the other, with a connection for each command: precip 0.3."""
+    import paramiko
+
+    def one(host: str) -> str:
+        with contextlib.closing(paramiko.SSHClient()) as ssh:
+            ssh.set_missing_host_key_policy(paramiko.AutoAddPolicy())
+            ssh.connect(
+                host,
+                port=job.port,
+                username=job.user,
+                key_filename=job.key,
+                allow_agent=False,
+                look_for_keys=False,
+            )
+            return ssh.exec_command(COMMAND)[1].read().decode()
+
+    _twice(job, meter, lambda: [one(host) for host in job.hosts])
+
+
 def _twice(job: Job, meter: Meter, run: Callable[[], list[str]]) -> None:
     with meter.phase("cold", per=len(job.hosts)):
         said = run()
@@ -218,19 +253,44 @@ def _twice(job: Job, meter: Meter, run: Callable[[], list[str]]) -> None:
 
 
 CLIENTS: dict[str, Callable[[Job, Meter], None]] = {
-    "verbs": _verbs,
-    "verbs-public": partial(_verbs, fast=False),
+    "precip_async": _verbs,
+    "precip_async-public": partial(_verbs, ssh_fast=False),
+    "precip_async-workers": partial(_verbs, ssh_workers=WORKERS),
     "pool": _pool,
     "pool-public": partial(_pool, fast=False),
     "asyncssh": _asyncssh,
     "parallel-ssh": _parallel_ssh,
+    "parallel-ssh-libssh": partial(_parallel_ssh, native=False),
     "fabric": _fabric,
+    "2012": _as_in_2012,
+    **_programs.PROGRAMS,
 }
-NEEDS = {"parallel-ssh": "pssh", "fabric": "fabric"}  # modules that the `bench` extra brings
-PACKAGES = ("precip_async", "asyncssh", "cryptography", "parallel-ssh", "fabric", "paramiko")
+# Modules and programs that the `bench` extra brings, but for pdsh.
+NEEDS = {"parallel-ssh": "pssh", "parallel-ssh-libssh": "pssh", "fabric": "fabric"}
+NEEDS |= {"2012": "paramiko"}
+NEEDED_PROGRAMS = {"ssh-xargs": "ssh", "ssh-mux": "ssh", "pdsh": "pdsh", "clustershell": "clush"}
+NEEDED_PROGRAMS |= {"pyinfra": "pyinfra", "ansible": "ansible"}
+PACKAGES = (
+    *("precip_async", "asyncssh", "cryptography", "parallel-ssh", "ssh2-python", "ssh-python"),
+    *("fabric", "paramiko", "ClusterShell", "pyinfra", "ansible-core"),
+)
+SETTINGS = {
+    "command": COMMAND,
+    "at once": "all hosts, whatever a client's default",
+    "host keys": "checked and pinned by precip_async, by nobody else",
+    "programs": _programs.SETTINGS,
+}
 
 
-def missing(client: str, needs: Mapping[str, str] = NEEDS) -> str:
-    """The module that `client` lacks here, by `needs`; empty where it can be measured."""
-    module = needs.get(client, "")
-    return module if module and importlib.util.find_spec(module) is None else ""
+def lacks(client: str, needs: Mapping[str, str] = NEEDS) -> str:
+    """What `client` lacks here, by `needs`, in words; empty where it can be measured."""
+    from precip_async import Limits
+
+    module, needed = needs.get(client, ""), NEEDED_PROGRAMS.get(client, "")
+    if module and importlib.util.find_spec(module) is None:
+        return f"the module {module} is not installed"
+    if needed and not _programs.program(needed):
+        return f"the program {needed} is not installed"
+    if client.endswith("-workers") and not hasattr(Limits(), "ssh_workers"):
+        return "this version has no worker processes"
+    return ""

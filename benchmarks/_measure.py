@@ -7,12 +7,14 @@ the server as of the client.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import importlib.metadata
 import json
 import os
 import platform
 import random
 import resource
+import signal
 import statistics
 import subprocess
 import sys
@@ -24,10 +26,25 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-__all__ = ["Meter", "Sample", "account", "interleaved", "machine", "table"]
+__all__ = [
+    "Figures",
+    "Meter",
+    "Sample",
+    "account",
+    "adopt",
+    "end_adopted",
+    "interleaved",
+    "machine",
+    "memory",
+    "table",
+]
 
 SAMPLE_TIMEOUT = 600.0  # seconds: a client that hangs is a result too
 CPU_MODEL = Path("/proc/cpuinfo")
+TICKS = os.sysconf("SC_CLK_TCK")  # a second, of the CPU time that /proc shows
+CHILD_SUBREAPER = 36  # prctl's, from linux/prctl.h
+
+LOAD = os.getloadavg()[0]  # what the machine was busy with before we added to it
 
 Figures = dict[str, float]
 
@@ -43,7 +60,7 @@ class Meter:
     def phase(self, name: str, *, per: int) -> Iterator[None]:
         """Measure a block that does `per` like things.
 
-        `<name>_cpu_ms`: user and system time of this process and of its children, for each.
+        `<name>_cpu_ms`: user and system time of this process and of its descendants, for each.
         `<name>_wall_s`: seconds, for the block.
         """
         cpu, wall = _cpu(), time.perf_counter()
@@ -57,19 +74,29 @@ class Meter:
 
         `<name>_growth_mb`: MiB of resident memory above what was resident before.
         """
-        before, self._peak = _memory("VmRSS"), max(self._peak, _memory("VmHWM"))
+        before, self._peak = memory("VmRSS"), max(self._peak, memory("VmHWM"))
         with contextlib.suppress(OSError):  # where that is forbidden, the peak may be an older one
             Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
         yield
-        self.figures[f"{name}_growth_mb"] = _memory("VmHWM") - before
+        self.figures[f"{name}_growth_mb"] = memory("VmHWM") - before
+
+    @contextlib.contextmanager
+    def kept(self, name: str, *, per: int) -> Iterator[None]:
+        """Measure what a block leaves in memory, which has `per` like things.
+
+        `<name>_kb`: KiB of resident memory above what was resident before, for each.
+        """
+        before = memory("VmRSS")
+        yield
+        self.figures[f"{name}_kb"] = (memory("VmRSS") - before) * 1024 / per
 
     def finish(self) -> Figures:
         """All figures, with the peak of this process's memory."""
-        self.figures["rss_peak_mb"] = max(self._peak, _memory("VmHWM"))
+        self.figures["rss_peak_mb"] = max(self._peak, memory("VmHWM"))
         return self.figures
 
 
-def _memory(what: str) -> float:
+def memory(what: str = "VmRSS") -> float:
     """MiB of this process's memory, by the name that Linux has for it."""
     # Not ru_maxrss, which a process inherits from the one that forked it.
     for line in Path("/proc/self/status").read_text().splitlines():
@@ -79,9 +106,46 @@ def _memory(what: str) -> float:
 
 
 def _cpu() -> float:
-    """Seconds of CPU of this process and of the children that it has waited for."""
+    """Seconds of CPU of this process, of the children that it has waited for, and of the rest.
+
+    Those that still run are known to a hundredth of a second.
+    """
     used = map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    return sum(one.ru_utime + one.ru_stime for one in used)
+    return sum(one.ru_utime + one.ru_stime for one in used) + sum(map(_ticks, _descendants()))
+
+
+def _descendants(pid: int | str = "self") -> list[int]:
+    """The processes that this one, or another, has started and that still run."""
+    found: list[int] = []
+    for path in Path(f"/proc/{pid}/task").glob("*/children"):
+        with contextlib.suppress(OSError):  # it has ended
+            for child in map(int, path.read_text().split()):
+                found += [child, *_descendants(child)]
+    return found
+
+
+def _ticks(pid: int) -> float:
+    """Seconds of CPU of a process and of the children that it has waited for."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:  # it has ended
+        return 0.0
+    return sum(map(int, fields[11:15])) / TICKS
+
+
+def adopt() -> None:
+    """Be the parent of what our descendants leave behind."""
+    assert ctypes.CDLL(None).prctl(CHILD_SUBREAPER, 1, 0, 0, 0) == 0
+
+
+def end_adopted() -> None:
+    """End what was left behind."""
+    while left := _descendants():
+        for pid in left:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGTERM)
+        with contextlib.suppress(ChildProcessError):
+            os.wait()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,10 +208,15 @@ def machine(packages: Iterable[str]) -> dict[str, Any]:
     for package in packages:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             versions[package] = importlib.metadata.version(package)
+    for program in ("ssh", "pdsh"):
+        with contextlib.suppress(OSError):
+            ran = subprocess.run([program, "-V"], capture_output=True, text=True, check=False)
+            versions[program] = (ran.stdout + ran.stderr).splitlines()[0]
     return {
         "cpu": models[0] if models else platform.processor(),
         "cores": len(os.sched_getaffinity(0)),
-        "system": platform.platform(),
+        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30),
+        "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
         "versions": versions,
     }
@@ -178,6 +247,7 @@ def account(
     return {
         "benchmark": benchmark,
         "machine": machine(packages),
+        "load_before": LOAD,
         "seed": seed,
         "settings": dict(settings),
         "skipped": dict(skipped),
@@ -190,11 +260,11 @@ def account(
 
 def table(medians: Mapping[str, Figures], base: str, ratios: Sequence[str]) -> str:
     """The medians as text; figures named in `ratios` also as multiples of `base`'s."""
-    names = list(next(iter(medians.values()), {}))
+    names = list(dict.fromkeys(name for figures in medians.values() for name in figures))
     columns = ["variant", *names, *(f"{name} / {base}" for name in ratios if base in medians)]
     rows = []
     for variant, figures in medians.items():
-        row = [variant, *(f"{figures[name]:.3f}" for name in names)]
+        row = [variant, *(f"{figures[name]:.3f}" if name in figures else "" for name in names)]
         if base in medians:
             row += [f"{figures[name] / medians[base][name]:.2f}" for name in ratios]
         rows.append(row)

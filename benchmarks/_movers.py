@@ -13,13 +13,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import _clients
+import _programs
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from _measure import Meter
     from fabric import Connection
 
-__all__ = ["MOVERS", "NEEDS", "PACKAGES", "Job"]
+__all__ = ["MOVERS", "PACKAGES", "Job", "lacks"]
 
 PROCESSES = 16  # of scp at once, for who has no connection of its own
 
@@ -184,10 +187,9 @@ def _scp(job: Job, meter: Meter) -> None:
     """OpenSSH's scp, a process each, each with a connection of its own that is counted too."""
 
     def move(pairs: Iterator[tuple[str, str]], source: str, target: str) -> None:
-        options = f"-q -P {job.port} -i {job.key} -o BatchMode=yes -o StrictHostKeyChecking=no"
-        command = ["scp", *options.split(), "-o", "UserKnownHostsFile=/dev/null"]
+        command = ["scp", "-q", "-F", "none", "-i", job.key, "-P", str(job.port)]
         subprocess.run(
-            ["xargs", "-P", str(PROCESSES), "-n", "2", *command, "-o", "LogLevel=ERROR"],
+            ["xargs", "-P", str(PROCESSES), "-n", "2", *command, *_programs.options()],
             input="\n".join(source.format(*pair) + " " + target.format(*pair) for pair in pairs),
             text=True,
             check=True,
@@ -202,12 +204,17 @@ def _scp(job: Job, meter: Meter) -> None:
 
 
 MOVERS: dict[str, Callable[[Job, Meter], None]] = {
-    "verbs": _verbs,
+    "precip_async": _verbs,
     "asyncssh": _asyncssh,
     "parallel-ssh-sftp": _parallel_ssh_sftp,
     "parallel-ssh-scp": _parallel_ssh_scp,
     "fabric": _fabric,
     "scp": _scp,
 }
-NEEDS = {"parallel-ssh-sftp": "pssh", "parallel-ssh-scp": "pssh", "fabric": "fabric"}
+_NEEDS = {"parallel-ssh-sftp": "pssh", "parallel-ssh-scp": "pssh", "fabric": "fabric"}
 PACKAGES = ("precip_async", "asyncssh", "cryptography", "parallel-ssh", "fabric", "paramiko")
+
+
+def lacks(mover: str) -> str:
+    """What `mover` lacks here, in words; empty where it can be measured."""
+    return _clients.lacks(mover, _NEEDS)

@@ -8,22 +8,21 @@ in 2 to 20 seconds. Prints one JSON document, and a table of the medians on stde
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import contextlib
 import gc
-import importlib.util
 import json
 import sys
 import tempfile
 import time
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import _boots
 import _measure
 from _lab import fleet
+from _script import Script
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,45 +35,32 @@ MOST = 100  # instances of theirs
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--instances", default="10,100,1000", help="sizes of fleets")
-    parser.add_argument("--rounds", type=int, default=3, help="samples of each")
-    parser.add_argument("--variants", default=",".join(_boots.CLIENTS), help="of them, some")
-    parser.add_argument("--seed", type=int, default=1, help="of boots, and of the order")
-    parser.add_argument("--sample", help=argparse.SUPPRESS)
-    given = parser.parse_args()
-    if given.sample:
-        sample(json.loads(given.sample))
+    script = Script(__doc__, _boots.CLIENTS, rounds=3, lacks=_boots.lacks)
+    script.option("--instances", default="10,100,1000", help="sizes of fleets")
+    given = script.parse(sample)
+    if given is None:
         return
-    wanted = given.variants.split(",")
-    if unknown := set(wanted) - set(_boots.CLIENTS):
-        parser.error(
-            f"no such variant: {', '.join(unknown)}; there are {', '.join(_boots.CLIENTS)}"
-        )
-    compare(wanted, [int(size) for size in given.instances.split(",")], given.rounds, given.seed)
-
-
-def compare(wanted: list[str], sizes: list[int], rounds: int, seed: int) -> None:
-    """Measure, and tell."""
-    skipped = {one: f"{lack} is not installed" for one in wanted if (lack := missing(one))}
-    skipped |= {
-        f"{one} {size}": "it would take many minutes"
-        for one in wanted
-        for size in sizes
-        if one in SMALL and size > MOST
-    }
-    for variant, why in skipped.items():
-        print(f"skipped {variant}: {why}", file=sys.stderr)
-    variants = [f"{one} {size}" for size in sizes for one in wanted if one not in skipped]
-    settings = {"boot": BOOT, "seed": seed}
+    sizes = [int(size) for size in given.instances.split(",")]
+    skipped = dict(given.skipped)
+    variants = [f"{one} {size}" for size in sizes for one in given.variants]
+    for variant in variants:
+        name, size = variant.split()
+        if name in SMALL and int(size) > MOST:
+            skipped[variant] = "it would take many minutes"
+            print(f"skipped {variant}: {skipped[variant]}", file=sys.stderr)
+    settings = {"boot": BOOT, "seed": given.seed}
     samples = _measure.interleaved(
-        Path(__file__), [one for one in variants if one not in skipped], rounds, seed, settings
+        Path(__file__),
+        [one for one in variants if one not in skipped],
+        given.rounds,
+        given.seed,
+        settings,
     )
     document = _measure.account(
         benchmark="boot",
         samples=samples,
-        seed=seed,
-        settings={**settings, "rounds": rounds},
+        seed=given.seed,
+        settings={**settings, "rounds": given.rounds},
         packages=_boots.PACKAGES,
         skipped=skipped,
     )
@@ -82,14 +68,8 @@ def compare(wanted: list[str], sizes: list[int], rounds: int, seed: int) -> None
     print(_measure.table(document["medians"], "", []), file=sys.stderr)
 
 
-def missing(client: str) -> str:
-    """The first module that `client` lacks here; empty where it can be measured."""
-    needed = _boots.NEEDS.get(client, ())
-    return next((one for one in needed if importlib.util.find_spec(one) is None), "")
-
-
-def sample(settings: dict) -> None:
-    """Boot one fleet, once; print its figures."""
+def sample(settings: dict[str, Any]) -> _measure.Figures:
+    """Boot one fleet, once; its figures."""
     client, size = settings["variant"].split()
     count, meter = int(size), _measure.Meter()
     scenario = f"boot={settings['boot']} seed={settings['seed']}"
@@ -115,7 +95,7 @@ def sample(settings: dict) -> None:
         "calls": len(calls),
         "throttled": sum(call["code"] == "throttled" for call in calls),
     }
-    print(json.dumps(meter.finish()))
+    return meter.finish()
 
 
 @contextlib.contextmanager

@@ -9,16 +9,16 @@ table of the medians on stderr.
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import _boots
 import _measure
 from _lab import fleet
+from _script import Script
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,20 +29,12 @@ COMMAND = "echo 'Hello world from a experiment instance'"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--instances", default="1,10,50", help="numbers of them")
-    parser.add_argument("--rounds", type=int, default=3, help="samples of each")
-    parser.add_argument("--variants", default=",".join(LIVES), help="of them, some")
-    parser.add_argument("--seed", type=int, default=1, help="of the order within a round")
-    parser.add_argument("--sample", help=argparse.SUPPRESS)
-    given = parser.parse_args()
-    if given.sample:
-        sample(json.loads(given.sample))
+    script = Script(__doc__, LIVES, rounds=3, lacks=_boots.lacks)
+    script.option("--instances", default="1,10,50", help="numbers of them")
+    given = script.parse(sample)
+    if given is None:
         return
-    wanted = given.variants.split(",")
-    if unknown := set(wanted) - set(LIVES):
-        parser.error(f"no such variant: {', '.join(unknown)}; there are {', '.join(LIVES)}")
-    variants = [f"{one} {size}" for size in given.instances.split(",") for one in wanted]
+    variants = [f"{one} {size}" for size in given.instances.split(",") for one in given.variants]
     samples = _measure.interleaved(Path(__file__), variants, given.rounds, given.seed, {})
     document = _measure.account(
         benchmark="experiment",
@@ -50,14 +42,14 @@ def main() -> None:
         seed=given.seed,
         settings={"rounds": given.rounds, "command": COMMAND},
         packages=_boots.PACKAGES,
-        skipped={},
+        skipped=given.skipped,
     )
     print(json.dumps(document, indent=1))
     print(_measure.table(document["medians"], "", []), file=sys.stderr)
 
 
-def sample(settings: dict) -> None:
-    """Live one life, once; print its figures."""
+def sample(settings: dict[str, Any]) -> _measure.Figures:
+    """Live one life, once; its figures."""
     life, size = settings["variant"].split()
     count, meter = int(size), _measure.Meter()
     with tempfile.TemporaryDirectory(prefix="precip-bench-") as home, fleet("") as lab:
@@ -67,7 +59,7 @@ def sample(settings: dict) -> None:
         seen, calls = lab.ask("instances"), lab.ask("calls")
     assert not any(one["alive"] for one in seen), "some are left"
     meter.figures["calls"] = len(calls)
-    print(json.dumps(meter.finish()))
+    return meter.finish()
 
 
 def _on_cloud(job: Job, parallel: bool) -> None:

@@ -1,6 +1,6 @@
 """One file to many hosts and back from them: what it costs the client, ours beside its peers.
 
-    python benchmarks/transfer.py --cases 1x200,64x20 --rounds 5 --variants verbs,scp
+    python benchmarks/transfer.py --cases 1x200,64x20 --rounds 5 --variants precip_async,scp
 
 A case is MiB x hosts. Prints one JSON document, and tables of the medians on stderr. `put_cpu_ms`
 is for each host, `put_s_per_gib` for each GiB moved, `put_growth_mb` what memory grew by at most.
@@ -9,17 +9,15 @@ Everything stays on loopback.
 
 from __future__ import annotations
 
-import argparse
 import json
-import resource
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
-import _clients
 import _measure
 import _movers
+from _script import Script
 
 BASE = "parallel-ssh-sftp"  # what ratios refer to
 MIB = 1024 * 1024
@@ -27,41 +25,22 @@ GIB = 1024 * MIB
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--cases", default="1x50,64x20", help="MiB x hosts, all in flight at once")
-    parser.add_argument("--rounds", type=int, default=3, help="samples of each variant and case")
-    parser.add_argument("--variants", default=",".join(_movers.MOVERS), help="of them, some")
-    parser.add_argument("--seed", type=int, default=1, help="of the order within a round")
-    parser.add_argument("--sample", help=argparse.SUPPRESS)
-    given = parser.parse_args()
-    if given.sample:
-        sample(json.loads(given.sample))
+    script = Script(__doc__, _movers.MOVERS, rounds=3, lacks=_movers.lacks)
+    script.option("--cases", default="1x50,64x20", help="MiB x hosts, all in flight at once")
+    given = script.parse(sample)
+    if given is None:
         return
-    wanted = given.variants.split(",")
-    if unknown := set(wanted) - set(_movers.MOVERS):
-        known = ", ".join(_movers.MOVERS)
-        parser.error(f"no such variant: {', '.join(unknown)}; there are {known}")
-    cases = [tuple(map(int, case.split("x"))) for case in given.cases.split(",")]
-    compare(wanted, cases, rounds=given.rounds, seed=given.seed)
-
-
-def compare(wanted: list[str], cases: list[tuple[int, ...]], *, rounds: int, seed: int) -> None:
-    """Measure, and tell."""
     from _sshd import many_hosts
 
-    lacking = {one: _clients.missing(one, _movers.NEEDS) for one in wanted}
-    skipped = {one: f"{lack} is not installed" for one, lack in lacking.items() if lack}
-    for variant, why in skipped.items():
-        print(f"skipped {variant}: {why} (pip install '.[bench]')", file=sys.stderr)
-    variants = [one for one in wanted if one not in skipped]
+    cases = [tuple(map(int, case.split("x"))) for case in given.cases.split(",")]
     documents = []
     with many_hosts() as server:
         for size, hosts in cases:
             samples = _measure.interleaved(
                 Path(__file__),
-                variants,
-                rounds,
-                seed,
+                given.variants,
+                given.rounds,
+                given.seed,
                 {
                     "hosts": server.hosts(hosts),
                     "port": server.port,
@@ -74,10 +53,10 @@ def compare(wanted: list[str], cases: list[tuple[int, ...]], *, rounds: int, see
                 _measure.account(
                     benchmark="transfer",
                     samples=samples,
-                    seed=seed,
-                    settings={"mib": size, "hosts": hosts, "rounds": rounds},
+                    seed=given.seed,
+                    settings={"mib": size, "hosts": hosts, "rounds": given.rounds},
                     packages=_movers.PACKAGES,
-                    skipped=skipped,
+                    skipped=given.skipped,
                 )
             )
     print(json.dumps({"benchmark": "transfer", "cases": documents}, indent=1))
@@ -87,12 +66,9 @@ def compare(wanted: list[str], cases: list[tuple[int, ...]], *, rounds: int, see
         print(_measure.table(document["medians"], BASE, ratios), file=sys.stderr)
 
 
-def sample(settings: dict[str, Any]) -> None:
-    """Be one client, once; print its figures."""
-    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    variant = settings.pop("variant")
-    meter = _measure.Meter()
+def sample(settings: dict[str, Any]) -> _measure.Figures:
+    """Be one client, once; its figures."""
+    variant, meter = settings.pop("variant"), _measure.Meter()
     with tempfile.TemporaryDirectory(prefix="precip-bench-") as directory:
         places = {name: f"{directory}/{name}" for name in ("there", "here", "home")}
         for place in places.values():
@@ -106,7 +82,7 @@ def sample(settings: dict[str, Any]) -> None:
     figures = meter.finish()
     for way in ("put", "get"):
         figures[f"{way}_s_per_gib"] = figures[f"{way}_cpu_ms"] / 1000 / (settings["size"] / GIB)
-    print(json.dumps(figures))
+    return figures
 
 
 if __name__ == "__main__":

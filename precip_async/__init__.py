@@ -44,6 +44,7 @@ from precip_async.experiments import (
 )
 from precip_async.fleet import BootDiagnosis, Instance
 from precip_async.limits import Limits
+from precip_async.reaping import Leftover, reap
 from precip_async.results import CommandResult, RunResults
 
 __all__ = [
@@ -74,6 +75,7 @@ __all__ = [
     "Instance",
     "InvalidArgument",
     "InvalidInstanceType",
+    "Leftover",
     "Limits",
     "LocalExperiment",
     "NameInUse",
@@ -85,6 +87,7 @@ __all__ = [
     "RunResults",
     "Throttled",
     "TransferError",
+    "reap",
 ]
 
 __version__ = "0.1.0"

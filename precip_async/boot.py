@@ -7,21 +7,18 @@ makes the rounds, and when that one is over another does.
 
 from __future__ import annotations
 
-import re
 import time
 from dataclasses import replace
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import anyio
 
+from precip_async.clock import now
 from precip_async.errors import (
     AuthenticationFailed,
     BootError,
     BootTimeout,
     CloudError,
-    ConnectError,
-    ConnectTimeout,
     ExperimentException,
     HostKeyMismatch,
     RemoteError,
@@ -30,10 +27,11 @@ from precip_async.errors import (
 from precip_async.events import InstanceReady, StateChanged, Waiting, Warned
 from precip_async.fanout import task_group
 from precip_async.fleet import BootDiagnosis
-from precip_async.probe import Findings, Tried, probe
+from precip_async.probe import Findings, Tried, explained, probe
 from precip_async.ssh.batch import Column, Reaches
 from precip_async.ssh.remote import one
 from precip_async.ssh.slot import backoff
+from precip_async.steps import reached
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -55,8 +53,6 @@ CLOUD_INIT_ADVICE = (
     "it does what user_data asks for, and tells of it in /var/log/cloud-init-output.log there; "
     'options={"WaitForCloudInit": False} does not wait for it'
 )
-
-_OTHER_USER = re.compile(r"login as the user\s+\"?([a-z_][\w.-]*)\"?")
 
 
 class Boot:
@@ -101,37 +97,44 @@ class Boot:
         await self._reach.recall(instances)
         missing = [instance for instance in instances if instance.state != "ready"]
         self._given_up.difference_update(missing)
-        self._announce_waiting(instances)
+        pending, total = set(missing), len(instances)
+        self._announce_waiting(pending, total)
         with anyio.move_on_after(timeout) as scope:
             await self._remote.expect(len(instances))
             async with task_group() as poller:
                 poller.start_soon(self._poll)
                 driven = missing
                 while driven:
-                    await self._drive_all(driven, instances)
+                    pending.update(driven)
+                    await self._drive_all(driven, pending, total)
                     # one that was ready may have been seen to end while the others booted
                     lapsed = [one for one in missing if one.state == "failed"]
                     driven = [one for one in lapsed if one not in self._given_up]
                 poller.cancel_scope.cancel()
         await self._reach.pin()
+        await self._launcher.record()
         if missing := [one for one in missing if one.alive and one.state != "ready"]:
             kind = BootTimeout if scope.cancelled_caught else BootError
             diagnoses = {one.id: one.diagnosis or _unseen(one) for one in missing}
             await self._add_consoles(diagnoses)
             raise kind(diagnoses=diagnoses, waited=time.monotonic() - began)
 
-    async def _drive_all(self, driven: Sequence[Instance], selected: Sequence[Instance]) -> None:
+    async def _drive_all(
+        self, driven: Sequence[Instance], pending: set[Instance], total: int
+    ) -> None:
         """Drive each; machines that are no newcomers are tried all at once first, as one batch."""
         async with task_group() as tasks:
             if self._cloud.traits.ends_machines:
                 for instance in driven:
-                    tasks.start_soon(self._drive_one, instance, selected)
+                    tasks.start_soon(self._drive_one, instance, pending, total)
                 return
 
             def tried(instance: Instance, error: RemoteError | None) -> None:
                 if self._judge(instance, error) and not self._is_final(error):
-                    tasks.start_soon(self._drive_one, instance, selected, backoff(1))
-                self._announce_waiting(selected)
+                    tasks.start_soon(self._drive_one, instance, pending, total, backoff(1))
+                else:
+                    pending.discard(instance)
+                self._announce_waiting(pending, total)
 
             reaches = Reaches(
                 targets=Column([self._reach.probed(instance) for instance in driven]),
@@ -141,20 +144,20 @@ class Boot:
             await self._remote.each(reaches, range(len(driven)), watch, width=len(driven))
 
     async def _drive_one(
-        self, instance: Instance, selected: Sequence[Instance], pause: float = 0.0
+        self, instance: Instance, pending: set[Instance], total: int, pause: float = 0.0
     ) -> None:
         plan, before = self._launcher.plans[instance], instance.state
         if pause:
             await anyio.sleep(pause)
         async with plan.lock:  # another wait may be at it, and bring it to its end
-            if instance.state == "failed" and before != "failed":
-                return
-            try:
-                await self._drive(instance, plan)
-            except ExperimentException as error:
-                if instance.alive:
-                    self._fail(instance, _seen(instance), f"it can't be replaced: {error}")
-        self._announce_waiting(selected)
+            if instance.state != "failed" or before == "failed":
+                try:
+                    await self._drive(instance, plan)
+                except ExperimentException as error:
+                    if instance.alive:
+                        self._fail(instance, _seen(instance), f"it can't be replaced: {error}")
+        pending.discard(instance)
+        self._announce_waiting(pending, total)
 
     async def _drive(self, instance: Instance, plan: Plan) -> None:
         """See `instance` to ready, to having failed for good, or to its end."""
@@ -232,6 +235,7 @@ class Boot:
             self._trouble = error
             if str(error) != str(trouble):
                 self._warn(f"the cloud can't be asked, and is asked again: {error}")
+        reached("boot.seen")
         self._asked_at = time.monotonic()
         if self._changed_at == float("-inf") or (machines and machines != self._machines):
             self._changed_at = self._asked_at
@@ -243,6 +247,7 @@ class Boot:
                 self._launcher.saw(instance, machine)
                 if instance.state != before:
                     self._announce_state(instance)
+        await self._launcher.record()
 
     def _look_at(self, instance: Instance) -> None:
         """Diagnose an instance that can't be probed yet."""
@@ -270,6 +275,7 @@ class Boot:
             if self._cloud.traits.ends_machines:
                 if instance.state in ("pending", "running", "addressed"):
                     instance.state = "reachable"
+                    reached("boot.reachable")
                     self._announce_state(instance)
                 found = await probe(self._remote, target, self._brief, cloud_init=plan.cloud_init)
         except RemoteError as failure:
@@ -281,7 +287,7 @@ class Boot:
     ) -> RemoteError | None:
         """Take down what a probe has met with, or has found; its error."""
         if error is not None:
-            self._diagnose(instance, *self._explained(error))
+            self._diagnose(instance, *explained(error, self._reach.mending))
             return error
         if not instance.alive or instance.state in ("ready", "failed"):  # somebody was faster
             return None
@@ -299,14 +305,15 @@ class Boot:
 
     def _is_ready(self, instance: Instance) -> None:
         instance.state, instance.diagnosis = "ready", None
-        instance.ready_at = datetime.now(UTC)
+        reached("boot.ready")
+        instance.ready_at = now()
         if self._announce:
             self._announce(
                 InstanceReady(
                     experiment=self._announce.experiment,
                     instance_id=instance.id,
                     address=instance.public_address or "",
-                    seconds=(instance.ready_at - instance.launched_at).total_seconds(),
+                    seconds=time.monotonic() - self._launcher.plans[instance].asked,
                 )
             )
 
@@ -337,13 +344,11 @@ class Boot:
             )
         )
 
-    def _announce_waiting(self, selected: Sequence[Instance]) -> None:
-        if not self._announce:
-            return  # counting takes all of them, and is done for each
-        pending = sum(one.alive and one.state not in ("ready", "failed") for one in selected)
-        self._announce(
-            Waiting(experiment=self._announce.experiment, pending=pending, total=len(selected))
-        )
+    def _announce_waiting(self, pending: set[Instance], total: int) -> None:
+        if self._announce:
+            self._announce(
+                Waiting(experiment=self._announce.experiment, pending=len(pending), total=total)
+            )
 
     async def _add_consoles(self, diagnoses: dict[str, BootDiagnosis]) -> None:
         """Add the end of the consoles, of the first few; the error must not wait long for them."""
@@ -359,32 +364,6 @@ class Boot:
             async with task_group() as tasks:
                 for instance_id, diagnosis in list(diagnoses.items())[:CONSOLES]:
                     tasks.start_soon(add, instance_id, diagnosis)
-
-    def _explained(self, error: RemoteError) -> tuple[str, str]:
-        """What an error while probing means for the boot, and what to do about it."""
-        match error:
-            case AuthenticationFailed() if other := _OTHER_USER.search(error.problem):
-                user = other.group(1)
-                return (
-                    f"root login is disabled, this image wants user {user}",
-                    f'give login_user="{user}"; other users are then reached by sudo',
-                )
-            case AuthenticationFailed():
-                return (
-                    f"key refused: {error.problem}",
-                    "the key may not be installed yet, or belongs to another user: see login_user=",
-                )
-            case HostKeyMismatch():
-                return f"host key refused: {error.problem}", self._reach.mending
-            case ConnectTimeout():
-                return (
-                    f"port filtered, or silent: {error.problem}",
-                    "see the security group, ssh_cidr= and bastion=",
-                )
-            case ConnectError():
-                return f"refused: {error.problem}", "the SSH server may not be up yet"
-            case _:
-                return error.problem, "see its console"
 
 
 def _seen(instance: Instance) -> str:

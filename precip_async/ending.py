@@ -17,6 +17,7 @@ from precip_async.errors import (
 from precip_async.events import Warned
 from precip_async.fanout import task_group
 from precip_async.home.journal import Journal
+from precip_async.steps import reached
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
@@ -85,9 +86,10 @@ class Ender:
         limit = self._limits.terminate_timeout
         problems = dict.fromkeys(ids, f"the cloud did not confirm it within {limit:g} s")
         try:
-            await self._books.write(Journal.ending, ids)
+            await self._books.write(Journal.ending, ids, endpoint=self._cloud.traits.endpoint)
         except HomeError as error:  # machines that nobody wants come before the books
             self._warn(error)
+        reached("end.noted")
         with anyio.move_on_after(limit):
             async with task_group() as tasks:
                 for one in ids:
@@ -102,16 +104,17 @@ class Ender:
         asking, waiting = [*problems], list[str]()
         while True:
             seen, refusals = await self._ask(asking)
+            reached("end.asked")
             problems |= {one: str(error) for one, error in refusals.items()}
             waiting += [one for one in asking if one not in refusals]
             asking = [one for one, error in refusals.items() if isinstance(error, PASSING)]
             gone = {one for one in waiting if one in seen and seen[one].state in ENDING}
             gone |= await self._gone([one for one in waiting if one not in gone])
             waiting = [one for one in waiting if one not in gone]
+            await self._forget(gone)  # the journal first: who is told of it writes nothing more
             for one in [one for one in problems if one in gone]:
                 del problems[one]
                 ended(one)
-            await self._forget(gone)
             if not asking and not waiting:
                 return
             await anyio.sleep(interval)
@@ -144,8 +147,10 @@ class Ender:
     async def _forget(self, ids: Collection[str]) -> None:
         if not ids:
             return
+        reached("end.confirmed")
         try:
-            await self._books.write(Journal.ended, ids)
+            await self._books.write(Journal.ended, ids, endpoint=self._cloud.traits.endpoint)
+            reached("end.written")
             await self._reach.forget(ids)
         except HomeError as error:  # they have ended all the same: the next experiment sees it
             self._warn(error)

@@ -285,23 +285,30 @@ class CommandFailed(RemoteError):
 
 
 class CommandTimeout(CommandFailed, TimeoutError):
-    """A command did not end in time, and was ended.
+    """A command did not end in time, and was ended, unless it is ``running``.
 
     Attributes:
         leftover: What could not be ended on the instance, in words; empty when nothing is left.
+        running: Whether it was left running, being a detached command.
     """
 
-    _facts: ClassVar[tuple[str, ...]] = ("result", "leftover")
+    _facts: ClassVar[tuple[str, ...]] = ("result", "leftover", "running")
 
-    def __init__(self, *, result: CommandResult, leftover: str = "") -> None:
+    def __init__(self, *, result: CommandResult, leftover: str = "", running: bool = False) -> None:
         super().__init__(result=result)
-        self.leftover = leftover
+        self.leftover, self.running = leftover, running
+        if running:
+            self.args = (self.args[0].replace(self._outcome(result), self._still(result), 1),)
         if leftover:
             self.args = (f"{self.args[0]}\nnot everything of it could be ended: {leftover}",)
 
     @staticmethod
     def _outcome(result: CommandResult) -> str:
         return f"ended after {result.duration:.1f} s, its timeout"
+
+    @staticmethod
+    def _still(result: CommandResult) -> str:
+        return f"not ended after {result.duration:.1f} s of waiting, and it goes on"
 
 
 class FleetError(ExperimentException, ExceptionGroup[RemoteError]):

@@ -19,13 +19,17 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Announcer",
+    "Closed",
     "CommandEnded",
     "CommandStarted",
     "Deprovisioned",
     "Deprovisioning",
     "Event",
+    "Extended",
     "InstanceReady",
     "InstanceReplaced",
+    "JobEnded",
+    "JobStarted",
     "Launched",
     "Observer",
     "Opened",
@@ -201,6 +205,39 @@ class TransferEnded(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class JobStarted(Event):
+    """A detached command was started on an instance."""
+
+    command: str
+    user: str
+
+    def __str__(self) -> str:
+        return f"Started on {self.instance_id} as {self.user}: {shortened(self.command)}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobEnded(Event):
+    """A detached command is known to have ended; ``-n``: by signal ``n``."""
+
+    command: str
+    exit_code: int
+
+    def __str__(self) -> str:
+        said = f"exited with {self.exit_code}"
+        return f"Command on {self.instance_id} {said}: {shortened(self.command)}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Extended(Event):
+    """The end of an instance that ends by itself was put off."""
+
+    until: datetime
+
+    def __str__(self) -> str:
+        return f"Instance {self.instance_id} ends by itself at {self.until:%Y-%m-%d %H:%M:%S} UTC"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Deprovisioning(Event):
     """An instance is about to be ended."""
 
@@ -214,6 +251,19 @@ class Deprovisioned(Event):
 
     def __str__(self) -> str:
         return f"Instance {self.instance_id} is gone"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Closed(Event):
+    """All that the experiment had to end has ended; so many instances did, and so many run on."""
+
+    ended: int
+    kept: int = 0
+
+    def __str__(self) -> str:
+        kept = f", {self.kept} kept running" * bool(self.kept)
+        plural = "" if self.ended == 1 else "s"
+        return f"Experiment '{self.experiment}' closed: {self.ended} instance{plural} ended{kept}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

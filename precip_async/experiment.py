@@ -2,40 +2,32 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 from precip_async.clouds.base import Cloud, LaunchRequest
 from precip_async.errors import ExperimentClosed, InvalidArgument
-from precip_async.fanout import fan_out, in_child_task
+from precip_async.fanout import in_child_task
 from precip_async.fleet import Tags, checked_tags, select
 from precip_async.how import How
-from precip_async.life import Life
+from precip_async.lasting import Lasting
 from precip_async.results import RunResults
-from precip_async.settings import (
-    Settings,
-    Shared,
-    checked_number,
-    checked_parallel,
-)
+from precip_async.settings import Settings, Shared, checked_number
 
 if TYPE_CHECKING:
     import builtins
     from collections.abc import Mapping
     from pathlib import Path
 
-    from precip_async.fanout import Work
     from precip_async.fleet import Instance
     from precip_async.how import ArgsOf, Environment, OnOutput, PathOf, TextOf
     from precip_async.settings import AnyPath, Parallel
 
 __all__ = ["Experiment"]
 
-Value = TypeVar("Value")
-
 MOST_INSTANCES = 100_000  # more in one call is a mistake, not an experiment
 
 
-class Experiment(Life):
+class Experiment(Lasting):
     """Instances of one cloud, and what is done on them.
 
     ``async with`` opens and closes it; leaving it by any road ends its instances. The verbs may be
@@ -150,6 +142,7 @@ class Experiment(Life):
             BootTimeout: Some are not ready in time; what is ready stays usable, and calling again
                 resumes.
             BootError: Some have failed for good.
+            RemoteError: One that is to end by itself would not; of several `FleetError`.
 
         If cancelled, instances go on booting and stay the experiment's.
         """
@@ -159,6 +152,7 @@ class Experiment(Life):
 
         async def boot() -> None:
             await stage.boot.wait(chosen, timeout)
+            await stage.arm(chosen)
 
         await in_child_task(boot)
         if stage.launcher.closed:
@@ -171,11 +165,14 @@ class Experiment(Life):
         Raises:
             ExperimentException: Some may still be running; the message names them.
 
-        If cancelled, their end has been asked for, or is when the experiment is closed.
+        If cancelled, or if some may still be running, calling again ends the rest, and so does
+        closing the experiment.
         """
-        stage, chosen = self._stage, self.instances(tags)
+        stage = self._stage
+        chosen = select(stage.launcher.instances, tags, ending=True)
 
         async def end() -> None:
+            await stage.end_left(chosen)
             await stage.launcher.terminate(chosen)
 
         await in_child_task(end)
@@ -196,7 +193,7 @@ class Experiment(Life):
 
     def instances(self, tags: Tags = ()) -> builtins.list[Instance]:
         """The selected instances that have not been ended, in provisioning order. No I/O."""
-        return select(self._stage.launcher.instances, tags)
+        return self._stage.selected(tags)
 
     def get_public_hostnames(self, tags: Tags = ()) -> builtins.list[str]:
         """Where the selected instances are reached from outside. No I/O."""
@@ -238,9 +235,9 @@ class Experiment(Life):
             FleetError: Some failed, of several at once.
         """
         how = How(user=user, timeout=timeout)
-        ready = self._ready(tags)
+        ready = self._stage.ready(tags)
         async with self._stage.put_work(ready, how, local_path, remote_path) as work:
-            await self._do(work, parallel)
+            await self._stage.do(work, parallel)
 
     async def get(
         self,
@@ -265,8 +262,8 @@ class Experiment(Life):
             FleetError: Some failed, of several at once.
         """
         how = How(user=user, timeout=timeout)
-        work = await self._stage.get_work(self._ready(tags), how, remote_path, local_path)
-        return await self._do(work, parallel)
+        work = await self._stage.get_work(self._stage.ready(tags), how, remote_path, local_path)
+        return await self._stage.do(work, parallel)
 
     async def run(
         self,
@@ -321,8 +318,8 @@ class Experiment(Life):
             cwd=cwd,
             on_output=on_output,
         )
-        work = self._stage.command_work(self._ready(tags), how, cmd)
-        return RunResults(await self._do(work, parallel, results=True))
+        work = self._stage.command_work(self._stage.ready(tags), how, cmd)
+        return RunResults(await self._stage.do(work, parallel, results=True))
 
     async def copy_and_run(
         self,
@@ -355,32 +352,9 @@ class Experiment(Life):
             cwd=cwd,
             on_output=on_output,
         )
-        ready = self._ready(tags)
+        ready = self._stage.ready(tags)
         async with self._stage.script_work(ready, how, local_script, args) as work:
-            return RunResults(await self._do(work, parallel, results=True))
-
-    # -- what the verbs share ----------------------------------------------------------------
-
-    def _ready(self, tags: Tags) -> builtins.list[Instance]:
-        chosen = self.instances(tags)
-        unready = [f"{one.id} is {one.state}" for one in chosen if one.state != "ready"]
-        if unready:
-            raise InvalidArgument(f"not ready: {', '.join(unready)}; call wait() first")
-        if not chosen:
-            wanted = ", ".join(map(repr, checked_tags(tags)))
-            self._stage.warn(
-                f"no instance bears the tags {wanted}" if wanted else "there are no instances"
-            )
-        return chosen
-
-    async def _do(
-        self, work: Work[Value], parallel: Parallel | None, *, results: bool = False
-    ) -> builtins.list[Value]:
-        """Do it on one instance after the other or on many at once, as `parallel` says."""
-        given = self._settings.parallel if parallel is None else parallel
-        checked_parallel(given)
-        width = self.limits.max_hosts if given is True else int(given)
-        return await fan_out(work, self._stage.remote, width=width, results=results)
+            return RunResults(await self._stage.do(work, parallel, results=True))
 
 
 def _checked_count(what: str, value: object, most: int) -> None:

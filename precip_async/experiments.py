@@ -136,6 +136,7 @@ def of_settings(settings: Settings) -> dict[str, Any]:
         "ssh_port": settings.ssh_port,
         "public": settings.address == "public",
         "root_login": settings.login_user in (None, "root"),
+        "max_lifetime": settings.max_lifetime,
     }
 
 

@@ -7,15 +7,16 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from precip_async.errors import CommandFailed, FleetError, RemoteError
 from precip_async.results import CommandResult, RunResults
 from precip_async.ssh.batch import Watch
+from precip_async.ssh.share import Share
 from precip_async.ssh.tasks import in_child_task, task_group
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Awaitable, Callable, Iterable, Sequence
 
     from precip_async.ssh.batch import Batch
     from precip_async.ssh.remote import Remote
 
-__all__ = ["Work", "fan_out", "in_child_task", "results_of", "task_group"]
+__all__ = ["Jobs", "Work", "fan_out", "in_child_task", "results_of", "task_group"]
 
 Value = TypeVar("Value")
 
@@ -23,15 +24,22 @@ Value = TypeVar("Value")
 class Work(Watch, Generic[Value]):
     """A batch, and what is made of its outcomes. Subclasses say what that is.
 
-    Attributes:
+    Args:
         batch: What is done.
+        remote: Who does it.
+
+    Attributes:
         count: At how many places.
         outcomes: What has come of each so far.
     """
 
-    def __init__(self, batch: Batch, count: int) -> None:
-        self.batch, self.count = batch, count
+    def __init__(self, batch: Batch, remote: Remote, count: int) -> None:
+        self._batch, self._remote, self.count = batch, remote, count
         self.outcomes: dict[int, Value | RemoteError] = {}
+
+    async def each(self, places: Sequence[int], width: int) -> None:
+        """Do it at `places`, at most `width` of them at once; see `Remote.each`."""
+        await self._remote.each(self._batch, places, self, width=width)
 
     def ended(self, place: int, outcome: Any) -> None:
         """See `Watch.ended`."""
@@ -53,14 +61,42 @@ class Work(Watch, Generic[Value]):
         """Nothing more comes, also of what has begun."""
 
 
-async def fan_out(
-    work: Work[Value], remote: Remote, *, width: int, results: bool = False
-) -> list[Value]:
-    """Do `work` by `remote` and return what came of it, in the order of its places.
+class Jobs(Work[Value]):
+    """What is no batch, but some jobs of this process.
+
+    Args:
+        jobs: The jobs.
+        told: Is shown what fails.
+    """
+
+    def __init__(
+        self,
+        jobs: Sequence[Callable[[], Awaitable[Value]]],
+        told: Callable[[RemoteError], object] | None = None,
+    ) -> None:
+        self._jobs, self._told, self.count = jobs, told, len(jobs)
+        self.outcomes = {}
+
+    async def each(self, places: Sequence[int], width: int) -> None:
+        """See `Work.each`."""
+
+        async def do(place: int) -> Value:
+            return await self._jobs[place]()
+
+        await Share(places, do, self.ended, width=width).run()
+
+    def made_of(self, place: int, outcome: Any) -> Value | RemoteError:
+        """See `Work.made_of`."""
+        if isinstance(outcome, RemoteError) and self._told is not None:
+            self._told(outcome)
+        return super().made_of(place, outcome)
+
+
+async def fan_out(work: Work[Value], *, width: int, results: bool = False) -> list[Value]:
+    """Do `work` and return what came of it, in the order of its places.
 
     Args:
         work: What; what it raises other than a `RemoteError` ends everything.
-        remote: Who does it.
         width: How many at once; 0: one after the other, and the first failure ends the series.
         results: Whether an error carries the `CommandResult` of all that came so far.
 
@@ -74,10 +110,10 @@ async def fan_out(
 
     async def do() -> None:
         if width:
-            await remote.each(work.batch, range(work.count), work, width=width)
+            await work.each(range(work.count), width)
             return
         for place in range(work.count):
-            await remote.each(work.batch, (place,), work, width=1)
+            await work.each((place,), 1)
             if isinstance(work.outcomes[place], RemoteError):
                 return
 

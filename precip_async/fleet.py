@@ -62,6 +62,7 @@ class Instance:
         instance_type: The type it was launched as.
         launched_at: When its (latest) launch was asked for, an aware UTC time.
         ready_at: When it became ready, likewise.
+        expires_at: When it ends by itself, likewise; ``None``: never.
         launches: Launches so far; over 1 when it had to be replaced.
         diagnosis: What stands between it and being ready.
         isolation: How an instance on this machine is kept apart from it; empty elsewhere.
@@ -78,6 +79,7 @@ class Instance:
     public_address: str | None = None
     private_address: str | None = None
     ready_at: datetime | None = None
+    expires_at: datetime | None = None
     launches: int = 1
     diagnosis: BootDiagnosis | None = None
     isolation: str = ""
@@ -119,11 +121,21 @@ def checked_tags(tags: Tags) -> tuple[str, ...]:
     return tuple(dict.fromkeys(given))
 
 
-def select(instances: Iterable[Instance], tags: Tags) -> list[Instance]:
+def select(instances: Iterable[Instance], tags: Tags, *, ending: bool = False) -> list[Instance]:
     """Those of `instances` that are alive and bear all of `tags`, in provisioning order.
+
+    Args:
+        instances: Of which.
+        tags: Which.
+        ending: Also those whose end was asked for and is not confirmed.
 
     Raises:
         InvalidArgument: See `checked_tags`.
     """
     wanted = checked_tags(tags)
-    return [instance for instance in instances if instance.alive and instance.bears(wanted)]
+    return [
+        instance
+        for instance in instances
+        if (instance.alive or (ending and instance.state == "terminating"))
+        and instance.bears(wanted)
+    ]

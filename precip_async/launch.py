@@ -5,12 +5,13 @@ from __future__ import annotations
 import time
 import uuid
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import anyio
 
+from precip_async.clock import now
 from precip_async.ending import Ender, not_ended
 from precip_async.errors import (
     CapacityUnavailable,
@@ -23,6 +24,8 @@ from precip_async.errors import (
 from precip_async.events import Deprovisioned, Deprovisioning, InstanceReplaced, Launched, Warned
 from precip_async.fleet import BootDiagnosis, Instance
 from precip_async.home.journal import Journal
+from precip_async.plan import Plan
+from precip_async.steps import reached
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -39,36 +42,11 @@ __all__ = ["Launcher", "Plan"]
 SWEEP = 10.0  # seconds for which a launch is looked for at least whose reply was lost
 
 
-@dataclass(slots=True, kw_only=True)
-class Plan:
-    """How an instance is to boot, and to be replaced.
-
-    Attributes:
-        request: What it was launched by, for one instance.
-        boot_timeout: Seconds after which it is replaced when it is not ready.
-        boot_max_tries: Launches at most.
-        cloud_init: Whether it is ready only once its cloud-init is done.
-        asked_at: When its latest launch was asked for.
-        asked: Likewise, on the monotonic clock.
-        lock: Held by whoever sees to its boot.
-    """
-
-    request: LaunchRequest
-    boot_timeout: float | None
-    boot_max_tries: int
-    cloud_init: bool = False
-    asked_at: datetime = field(default_factory=lambda: datetime.now(UTC))
-    asked: float = field(default_factory=time.monotonic)
-    lock: anyio.Lock = field(default_factory=anyio.Lock, init=False)
-
-    @property
-    def overdue(self) -> bool:
-        """Whether it should have been ready by now."""
-        return self.boot_timeout is not None and time.monotonic() - self.asked > self.boot_timeout
-
-
 class Launcher:
     """Starts and ends the instances of one experiment.
+
+    Args:
+        lifetime: Seconds after which they end by themselves; ``None``: never.
 
     Attributes:
         instances: All that were ever provisioned, in their order, the ended ones included.
@@ -84,16 +62,18 @@ class Launcher:
         reach: Reach,
         limits: Limits,
         announce: Announcer,
+        lifetime: float | None = None,
     ) -> None:
         self.instances: list[Instance] = []
         self.plans: dict[Instance, Plan] = {}
         self.closed = False
         self._cloud, self._books, self._remote, self._reach = cloud, books, remote, reach
-        self._limits, self._announce = limits, announce
+        self._limits, self._announce, self._lifetime = limits, announce, lifetime
         self._ender = Ender(cloud, books, remote, reach, limits, announce)
         self._launched = self._in_flight = 0
         self._landed = anyio.Event()
         self._lost: dict[str, Plan] = {}  # by token: launches of which nobody knows the outcome
+        self._recorded: dict[str, str] = {}  # by id: the state that the journal has
         self._longest = 0.0  # seconds that a launch has taken
 
     @property
@@ -136,7 +116,7 @@ class Launcher:
         with self._launching():
             instances = self._adopt(plan, await self._launch(plan))
             try:
-                await self._answered(plan, [one.id for one in instances])
+                await self._answered(plan, {one.id: one.index for one in instances})
             except HomeError:
                 await self.terminate(instances)
                 raise
@@ -156,6 +136,7 @@ class Launcher:
         old, instance.state = instance.id, "failed"
         if problems := await self._ender.end([old], _unannounced, interval=self.interval):
             raise not_ended(problems)
+        reached("replace.ended")
         plan = self.plans[instance]
         again = replace(plan, request=self._numbered(plan.request))
         with self._launching():
@@ -165,11 +146,13 @@ class Launcher:
                 instance.launched_at, instance.ready_at = again.asked_at, None
                 instance.public_address = instance.private_address = None
                 instance.host_keys, instance.diagnosis = (), None
+                instance.expires_at = again.request.expires
                 instance.user_tags = _tags(again.request, machine)
                 instance.launches += 1
                 plan.asked, plan.asked_at = again.asked, again.asked_at
                 self.saw(instance, machine)
-            await self._answered(again, [machine.id for machine in machines])
+            places = {machine.id: instance.index for machine in machines}
+            await self._answered(again, places, launches=instance.launches)
             if not machines:
                 raise self._too_few(again.request, 0)
         self._announce(
@@ -203,25 +186,35 @@ class Launcher:
 
     def _numbered(self, request: LaunchRequest) -> LaunchRequest:
         first, self._launched = self._launched, self._launched + request.count
-        return replace(request, token=str(uuid.uuid4()), first=first)
+        expires = None
+        if self._lifetime is not None:
+            expires = now() + timedelta(seconds=self._lifetime)
+        return replace(request, token=str(uuid.uuid4()), first=first, expires=expires)
 
     async def _launch(self, plan: Plan) -> list[Machine]:
         """Ask for a launch that was written down, and search for it where the reply is lost."""
         request, limits = plan.request, self._limits
+        reached("launch.numbered")
         await self._books.write(
             Journal.intend,
             token=request.token,
             experiment=self._announce.experiment,
             cloud=self._cloud.traits.name,
             endpoint=self._cloud.traits.endpoint,
+            region=self._cloud.traits.region,
+            zone=self._cloud.traits.zone,
             image_id=request.image_id,
             instance_type=request.instance_type,
             count=request.count,
-            first=request.first,
+            first=request.ordinal,
             tags=request.tags,
+            expires=request.expires,
+            cloud_init=plan.cloud_init,
+            **self._reach.way,
         )
+        reached("launch.intended")
         self._lost[request.token] = plan
-        plan.asked, plan.asked_at = time.monotonic(), datetime.now(UTC)
+        plan.asked, plan.asked_at = time.monotonic(), now()
         try:
             with anyio.fail_after(limits.launch_timeout):
                 machines = await self._cloud.launch(request)
@@ -245,6 +238,7 @@ class Launcher:
             except HomeError as failure:  # the refusal comes first, and the journal's word is safe
                 error.add_note(f"and the journal could not be told: {failure}")
             raise
+        reached("launch.accepted")
         self._longest = max(self._longest, time.monotonic() - plan.asked)
         return machines
 
@@ -263,15 +257,16 @@ class Launcher:
 
     def _adopt(self, plan: Plan, machines: Sequence[Machine]) -> list[Instance]:
         """Make what was launched the experiment's."""
-        one = replace(plan.request, count=1, min_count=1)
         instances = []
-        for machine in machines:
+        for ordinal, machine in enumerate(machines, plan.request.ordinal):
+            one = replace(plan.request, count=1, min_count=1, instead=ordinal)
             instance = Instance(
                 id=machine.id,
-                index=len(self.instances),
+                index=self.instances[-1].index + 1 if self.instances else 0,
                 image_id=one.image_id,
                 instance_type=one.instance_type,
                 launched_at=plan.asked_at,
+                expires_at=one.expires,
                 user_tags=_tags(one, machine),
                 isolation=self._cloud.traits.isolation,
             )
@@ -290,9 +285,31 @@ class Launcher:
             )
         return instances
 
-    async def _answered(self, plan: Plan, ids: list[str]) -> None:
+    async def _answered(self, plan: Plan, places: dict[str, int], *, launches: int = 1) -> None:
         self._lost.pop(plan.request.token, None)
-        await self._books.write(Journal.answered, plan.request.token, ids)
+        await self._books.write(
+            Journal.answered,
+            plan.request.token,
+            [*places],
+            places=[*places.values()],
+            launches=launches,
+        )
+        reached("launch.answered")
+
+    async def record(self) -> None:
+        """Write down how far the instances are that have come further since last time."""
+        recorded = self._recorded
+        new = {
+            one.id: one.state
+            for one in self.instances
+            if one.alive and recorded.get(one.id) != one.state
+        }
+        if new:
+            try:
+                await self._books.write(Journal.saw_all, new, endpoint=self._cloud.traits.endpoint)
+            except HomeError as error:  # nothing is lost: it is seen again
+                self._warn(str(error))
+            recorded |= new
 
     def saw(self, instance: Instance, machine: Machine) -> None:
         """Take over what the cloud says of an instance. Its state only ever moves on from here."""
@@ -318,6 +335,7 @@ class Launcher:
             ExperimentException: Something may still be running.
         """
         self.closed = True
+        reached("close.begun")
         while self._in_flight:
             await self._landed.wait()
         if keep:
@@ -326,7 +344,7 @@ class Launcher:
         for token, plan in self._lost.copy().items():
             try:
                 found = self._adopt(plan, await self._cloud.find(token))
-                await self._answered(plan, [one.id for one in found])
+                await self._answered(plan, {one.id: one.index for one in found})
             except ExperimentException as error:
                 problems[f"what the launch {token} may have started"] = str(error)
         # also the failed ones: a cloud that says so may charge for them all the same
@@ -352,10 +370,11 @@ class Launcher:
                 self._announce(Deprovisioned(experiment=self._announce.experiment, instance_id=one))
 
         for instance in instances:
-            instance.state = "terminating"
-            self._announce(
-                Deprovisioning(experiment=self._announce.experiment, instance_id=instance.id)
-            )
+            known, instance.state = instance.state, "terminating"
+            if known != "terminating":
+                self._announce(
+                    Deprovisioning(experiment=self._announce.experiment, instance_id=instance.id)
+                )
         return await self._ender.end([*by_id], ended, interval=self.interval)
 
     # -- telling -----------------------------------------------------------------------------

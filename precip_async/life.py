@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Self
 import anyio
 import anyio.to_thread
 
+from precip_async.clouds.base import Cloud
 from precip_async.detour import taken
 from precip_async.errors import ExperimentClosed
 from precip_async.fanout import in_child_task
@@ -27,6 +28,8 @@ class Life:
     """What holds for every experiment before and after its verbs."""
 
     def __init__(self, cloud: Source, settings: Settings) -> None:
+        if isinstance(cloud, Cloud):  # and else when it is made
+            settings.check_lifetime(cloud)
         self._cloud, self._settings = taken(cloud, settings)
         self._name = default_name() if settings.name is None else checked_name(settings.name)
         self._open_stage: Stage | None = None

@@ -8,11 +8,19 @@ commands run looks for cloud-init's own word as well, in the same round trip.
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from precip_async.clouds.base import CLOUD_INIT_STATE
-from precip_async.errors import AuthenticationFailed, RemoteError, shortened
+from precip_async.errors import (
+    AuthenticationFailed,
+    ConnectError,
+    ConnectTimeout,
+    HostKeyMismatch,
+    RemoteError,
+    shortened,
+)
 from precip_async.shell import script
 from precip_async.ssh.batch import Column, Watch
 from precip_async.ssh.command import Order
@@ -28,7 +36,7 @@ if TYPE_CHECKING:
     from precip_async.ssh.remote import Remote
     from precip_async.ssh.transport import Target
 
-__all__ = ["Findings", "Tried", "probe"]
+__all__ = ["Findings", "Tried", "explained", "probe"]
 
 BUSY: Final = 75  # the exit code of `_LOOK` when cloud-init is still at it: sysexits' "try again"
 SHOWN: Final = 200  # characters of an error that are shown
@@ -44,6 +52,9 @@ _LOOK: Final = (
     "elif [ -e /var/lib/cloud/instance/boot-finished ]; then exit 0; fi; "
     f"exit {BUSY}"
 )
+
+
+_OTHER_USER = re.compile(r"login as the user\s+\"?([a-z_][\w.-]*)\"?")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,6 +121,33 @@ async def probe(remote: Remote, target: Target, limits: Limits, *, cloud_init: b
     if problem:
         raise RemoteError(instance_id=target.instance_id, host=target.host, problem=problem)
     return Findings(error=_first_error(answer.said))
+
+
+def explained(error: RemoteError, mending: str) -> tuple[str, str]:
+    """What an error while probing means for the boot, and what to do about it."""
+    match error:
+        case AuthenticationFailed() if other := _OTHER_USER.search(error.problem):
+            user = other.group(1)
+            return (
+                f"root login is disabled, this image wants user {user}",
+                f'give login_user="{user}"; other users are then reached by sudo',
+            )
+        case AuthenticationFailed():
+            return (
+                f"key refused: {error.problem}",
+                "the key may not be installed yet, or belongs to another user: see login_user=",
+            )
+        case HostKeyMismatch():
+            return f"host key refused: {error.problem}", mending
+        case ConnectTimeout():
+            return (
+                f"port filtered, or silent: {error.problem}",
+                "see the security group, ssh_cidr= and bastion=",
+            )
+        case ConnectError():
+            return f"refused: {error.problem}", "the SSH server may not be up yet"
+        case _:
+            return error.problem, "see its console"
 
 
 def _stage(said: bytes) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import getpass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict
 
 import anyio.to_thread
 
@@ -15,9 +15,8 @@ from precip_async.home.keys import ed25519_key, rsa_key
 from precip_async.settings import checked_user
 from precip_async.ssh.pool import Pool
 from precip_async.ssh.remote import PooledRemote
+from precip_async.ssh.room import Room
 from precip_async.ssh.transport import Login, Target
-from precip_async.ssh.workers.auto import AutoRemote
-from precip_async.ssh.workers.remote import ShardedRemote
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -31,9 +30,17 @@ if TYPE_CHECKING:
     from precip_async.settings import AnyPath, Settings
     from precip_async.ssh.remote import Remote
 
-__all__ = ["Reach"]
+__all__ = ["Reach", "Way"]
 
 SSH_PORT = 22
+
+
+class Way(TypedDict):
+    """As `Row` has it."""
+
+    login_user: str
+    ssh_port: int
+    address: str
 
 
 class Reach:
@@ -61,9 +68,9 @@ class Reach:
         self._pins = HostKeys(home)
         self._file = self._settings.known_hosts or home.path / "host_keys"
         # in a thread: importing asyncssh and parsing keys take some tenths of a second
-        return await anyio.to_thread.run_sync(self._prepare, home)
+        return await anyio.to_thread.run_sync(self._prepare, home, Room.here())
 
-    def _prepare(self, home: Home) -> tuple[str, Remote]:
+    def _prepare(self, home: Home, room: Room) -> tuple[str, Remote]:
         settings = self._settings
         if given := settings.path("known_hosts"):
             self._given = read_known_hosts(given)
@@ -86,18 +93,25 @@ class Reach:
             bastion=bastion,
             bastion_keys=_paths(settings.path("bastion_key")),
         )
-        return line, self._remote(login, settings.limits)
+        return line, self._remote(login, settings.limits, room)
 
-    def _remote(self, login: Login, limits: Limits) -> Remote:
-        if isinstance(limits.ssh_workers, int) and limits.ssh_workers:
-            return ShardedRemote(login, self, limits, limits.ssh_workers)
+    def _remote(self, login: Login, limits: Limits, room: Room) -> Remote:
+        workers = limits.ssh_workers
+        if workers:
+            from precip_async.ssh.workers.auto import AutoRemote
+            from precip_async.ssh.workers.remote import ShardedRemote
+
+            over = partial(ShardedRemote, login, self, limits)
+            if workers != "auto":
+                return over(workers)
         from precip_async.ssh.openssh import AsyncsshConnector
 
         connector = AsyncsshConnector(login, self, limits)
-        here = PooledRemote(Pool(connector, limits, bastion=login.bastion is not None), limits)
-        if not limits.ssh_workers or login.bastion:  # what passes through one connection is one's
+        pool = Pool(connector, limits, bastion=login.bastion is not None, room=room)
+        here = PooledRemote(pool, limits)
+        if not workers or login.bastion:  # what passes through one connection is one's
             return here
-        return AutoRemote(here, partial(ShardedRemote, login, self, limits))
+        return AutoRemote(here, over)
 
     def _bastion(self) -> Target | None:
         if self._settings.bastion is None:
@@ -110,6 +124,14 @@ class Reach:
             port=port,
             user=host.user or _current_user(),
             alias=f"{host.name}:{port}",
+        )
+
+    @property
+    def way(self) -> Way:
+        """How instances are reached that nothing more is said of, for those who come later."""
+        settings = self._settings
+        return Way(
+            login_user=self._usual_user, ssh_port=settings.ssh_port, address=settings.address
         )
 
     def address(self, instance: Instance) -> str | None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
+from precip_async.clouds.base import Expiring
 from precip_async.clouds.hosts import parse_host
 from precip_async.errors import InvalidArgument
 from precip_async.limits import Limits
@@ -17,6 +18,7 @@ from precip_async.limits import Limits
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from precip_async.clouds.base import Cloud
     from precip_async.events import Observer
 
 __all__ = [
@@ -32,6 +34,7 @@ __all__ = [
 AnyPath = str | os.PathLike[str]
 Parallel = bool | int
 LAST_PORT = 65535
+LONGEST_LIFE = 10 * 365 * 24 * 3600  # seconds
 WAIT_FOR_CLOUD_INIT = "WaitForCloudInit"  # the one of the options that is ours, and no cloud's
 FILES = ("ssh_key", "ssh_config", "known_hosts", "bastion_key")
 
@@ -71,7 +74,8 @@ class Settings:
         name: The experiment's name; ``None``: a readable one that nobody has.
         home: Where keys and the journal are; ``None``: ``$PRECIP_HOME``, else ``~/.precip``.
         keep: Leave instances running when the experiment is closed.
-        max_lifetime: Seconds after which an instance ends by itself.
+        max_lifetime: Seconds after its launch in which an instance ends by itself, whatever has
+            become of us, unless `Experiment.extend` puts that off.
         ssh_port: Where SSH servers listen, unless the cloud or the host says otherwise.
         login_user: Who logs in; ``None``: root on clouds, on hosts the given or the current user.
         ssh_key: The private key to log in with; ``None``: the home's own.
@@ -113,8 +117,12 @@ class Settings:
     options: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
-        if self.max_lifetime is not None:  # a promise that nobody keeps yet would cost money
-            raise InvalidArgument("max_lifetime= is not there yet; leave it out")
+        checked_number("max_lifetime", self.max_lifetime)
+        if self.max_lifetime is not None and self.max_lifetime > LONGEST_LIFE:
+            raise InvalidArgument(
+                f"max_lifetime must be {LONGEST_LIFE} seconds (ten years) at most, "
+                f"not {self.max_lifetime!r}"
+            )
         checked_parallel(self.parallel)
         _check_options(self.options)
         if type(self.ssh_port) is not int or not 0 < self.ssh_port <= LAST_PORT:
@@ -159,6 +167,14 @@ class Settings:
             path = self.path(name)
             if path is not None and not path.is_file():
                 raise InvalidArgument(f"{name}: there is no file {path}")
+
+    def check_lifetime(self, cloud: Cloud) -> None:
+        """Raise `InvalidArgument` where instances are to end by themselves and those can't."""
+        if self.max_lifetime is not None and not isinstance(cloud, Expiring):
+            raise InvalidArgument(
+                f"max_lifetime: instances of {cloud.traits.name!r} can't end by themselves; leave "
+                "it out, and bound what runs there with timeout="
+            )
 
     @property
     def observers(self) -> tuple[Observer, ...]:

@@ -3,32 +3,57 @@
 from __future__ import annotations
 
 from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import anyio
 import anyio.to_thread
 
+from precip_async import clock
 from precip_async.boot import Boot
-from precip_async.clouds.base import Access, Cloud
+from precip_async.clouds.base import Access, Attachable, Cloud
 from precip_async.ending import Books
-from precip_async.errors import ExperimentException, NameInUse
-from precip_async.events import Announcer, Opened, Warned
+from precip_async.errors import (
+    ExperimentException,
+    HostKeyMismatch,
+    InvalidArgument,
+    NameInUse,
+    RemoteError,
+)
+from precip_async.events import Announcer, Closed, Opened, Warned
+from precip_async.fanout import Jobs, fan_out
+from precip_async.fleet import checked_tags, select
 from precip_async.home.directory import Home
 from precip_async.home.journal import Journal
 from precip_async.home.names import hold_name
+from precip_async.jobs import (
+    end_jobs,
+    end_left,
+    list_jobs,
+    read_job,
+    remove_jobs,
+    start_jobs,
+    wait_jobs,
+)
 from precip_async.launch import Launcher
+from precip_async.ledger import JournalLedger
+from precip_async.lifetime import arm, extend
 from precip_async.reach import Reach
+from precip_async.settings import checked_parallel
+from precip_async.steps import reached
 from precip_async.work import command_work, get_work, put_work, script_work
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Awaitable, Callable, Iterable, Sequence
     from pathlib import Path
 
-    from precip_async.fleet import Instance
-    from precip_async.settings import Settings
+    from precip_async.fanout import Work
+    from precip_async.fleet import Instance, Tags
+    from precip_async.settings import Parallel, Settings
     from precip_async.ssh.remote import Remote
 
 __all__ = ["Stage"]
+
+Value = TypeVar("Value")
 
 
 class Stage:
@@ -36,6 +61,9 @@ class Stage:
 
     command_work, script_work = command_work, script_work  # what the verbs do: see `work`
     put_work, get_work = put_work, get_work
+    arm, extend = arm, extend  # see `lifetime`
+    start_jobs, list_jobs, read_job = start_jobs, list_jobs, read_job  # see `jobs`
+    wait_jobs, end_jobs, end_left, remove_jobs = wait_jobs, end_jobs, end_left, remove_jobs
 
     cloud: Cloud
     remote: Remote
@@ -43,10 +71,13 @@ class Stage:
     launcher: Launcher
     boot: Boot
     output: Path
+    owner: str
 
     def __init__(self, name: str, settings: Settings) -> None:
         self.name, self.settings = name, settings
         self.announce = Announcer(name, settings.observers)
+        self.armed: set[str] = set()  # the machines that were seen to end by themselves
+        self.detached: set[tuple[str, str | None]] = set()  # instances and users: who started some
         self._undo = AsyncExitStack()
         self._sequence = 0
 
@@ -68,13 +99,15 @@ class Stage:
         home = await in_thread(Home.open, settings.path("home"))
         for warning in home.warnings:
             self.warn(warning)
+        self.owner = home.account_id
         hold = await in_thread(hold_name, home, self.name)
         undo.push_async_callback(self._in_thread_for_sure, hold.release)
         journal = await in_thread(Journal.open, home)
         undo.push_async_callback(self._in_thread_for_sure, journal.close)
-        self._books = Books(journal)
+        self.books = Books(journal)
         self.output = (await in_thread(home.runtime, "output")) / self.name
         self.cloud = cloud if isinstance(cloud, Cloud) else await in_thread(cloud, home)
+        settings.check_lifetime(self.cloud)
         self.reach = Reach(settings, self.cloud.traits)
         undo.push_async_callback(self._close_cloud)  # after the remote: no connects to what is gone
         public_key, self.remote = await self.reach.open(home)
@@ -85,10 +118,12 @@ class Stage:
                 owner=home.account_id,
                 public_key=public_key,
                 keep=settings.keep,
+                ledger=JournalLedger(self.books, self.announce, lambda: self.cloud.traits),
             )
         )
+        reached("cloud.prepared")
         shared = (self.remote, self.reach, limits, self.announce)
-        self.launcher = Launcher(self.cloud, self._books, *shared)
+        self.launcher = Launcher(self.cloud, self.books, *shared, settings.max_lifetime)
         self.boot = Boot(self.cloud, self.launcher, *shared)
         await self._settle()
         traits = self.cloud.traits
@@ -107,13 +142,17 @@ class Stage:
         Raises:
             NameInUse: Some of it still runs.
         """
-        write, traits = self._books.write, self.cloud.traits
+        write, traits = self.books.write, self.cloud.traits
         rows = [
             row
             for row in await write(Journal.alive, self.name)
             if (row.cloud, row.endpoint) == (traits.name, traits.endpoint)  # ids mean nothing else
         ]
         known = [row.instance_id for row in rows if row.instance_id]
+        if isinstance(self.cloud, Attachable):  # a young one may not be seen yet
+            now = clock.now()
+            ages = {row.instance_id: now - row.asked_at for row in rows if row.instance_id}
+            await self.cloud.remember({one: age.total_seconds() for one, age in ages.items()})
         machines = dict(await self.cloud.describe(known)) if known else {}
         for token in [row.token for row in rows if not row.instance_id]:
             found = await self.cloud.find(token)
@@ -123,7 +162,7 @@ class Stage:
                 await write(Journal.refused, token, "its experiment died; none was found")
             machines |= {machine.id: machine for machine in found}
         left = {one.id for one in machines.values() if one.state != "terminated"}
-        await write(Journal.ended, {*known, *machines} - left)
+        await write(Journal.ended, {*known, *machines} - left, endpoint=traits.endpoint)
         if left:
             raise NameInUse(
                 name=self.name,
@@ -141,6 +180,65 @@ class Stage:
         beginning = f"{self.output}/{self._sequence:06d}."
         return [beginning + one.id.replace("/", "_").replace(":", "_") for one in instances]
 
+    # -- what the verbs share ----------------------------------------------------------------
+
+    def selected(self, tags: Tags) -> list[Instance]:
+        """The instances that bear all of `tags` and have not been ended."""
+        return select(self.launcher.instances, tags)
+
+    def ready(self, tags: Tags) -> list[Instance]:
+        """Likewise; all of them can be worked on.
+
+        Raises:
+            InvalidArgument: One is not ready, or its time was up.
+        """
+        chosen, now = self.selected(tags), clock.now()
+        unready = [f"{one.id} is {one.state}" for one in chosen if one.state != "ready"]
+        if unready:
+            raise InvalidArgument(f"not ready: {', '.join(unready)}; call wait() first")
+        over = [one for one in chosen if one.expires_at is not None and one.expires_at < now]
+        if over:
+            raise InvalidArgument(
+                f"the time of {', '.join(one.id for one in over)} was up "
+                f"{(now - min(one.expires_at or now for one in over)).total_seconds():.0f} s ago "
+                "(max_lifetime); deprovision what has ended, and call extend() earlier next time"
+            )
+        if not chosen:
+            wanted = ", ".join(map(repr, checked_tags(tags)))
+            self.warn(
+                f"no instance bears the tags {wanted}" if wanted else "there are no instances"
+            )
+        return chosen
+
+    async def do(
+        self, work: Work[Value], parallel: Parallel | None, *, results: bool = False
+    ) -> list[Value]:
+        """Do it on one instance after the other or on many at once, as `parallel` says.
+
+        Raises:
+            InvalidArgument: So many at once don't fit into this process; nothing was done.
+        """
+        given = self.settings.parallel if parallel is None else parallel
+        checked_parallel(given)
+        width = self.settings.limits.max_hosts if given is True else int(given)
+        async with self.remote.working(min(width or 1, work.count)):
+            return await fan_out(work, width=width, results=results)
+
+    async def each(
+        self,
+        jobs: Sequence[Callable[[], Awaitable[Value]]],
+        parallel: Parallel | None,
+        *,
+        results: bool = False,
+    ) -> list[Value]:
+        """Do the jobs; see `do`."""
+        return await self.do(Jobs(jobs, self.told), parallel, results=results)
+
+    def told(self, error: RemoteError) -> None:
+        """Say what to do about an error."""
+        if isinstance(error, HostKeyMismatch):
+            error.add_note(self.reach.mending)
+
     async def aclose(self) -> None:
         """End the instances unless they are to be kept, and let go of everything.
 
@@ -151,12 +249,20 @@ class Stage:
         bound = 3 * limits.launch_timeout + limits.terminate_timeout  # launches in flight as well
         try:
             with anyio.move_on_after(bound, shield=True) as scope:
+                with anyio.move_on_after(limits.terminate_timeout) as patience:
+                    await self.end_left(self.selected(()))
+                if patience.cancelled_caught:
+                    self.warn("detached commands may go on: nobody could say in time that they end")
                 await self.launcher.close(keep=self.settings.keep)
             if scope.cancelled_caught:
                 raise ExperimentException(
                     f"experiment {self.name!r}: its instances could not be ended in "
                     f"{bound:g} s; look at the cloud itself"
                 )
+            reached("close.ended")
+            states = [one.state for one in self.launcher.instances]
+            ended = states.count("terminated")
+            self.announce(Closed(experiment=self.name, ended=ended, kept=len(states) - ended))
         finally:
             with anyio.move_on_after(4 * limits.close_grace, shield=True):
                 await self._undo.aclose()
@@ -164,6 +270,7 @@ class Stage:
     async def _close_cloud(self) -> None:
         with anyio.move_on_after(self.settings.limits.terminate_timeout, shield=True):
             await self.cloud.aclose()
+            reached("cloud.closed")
 
     async def _in_thread_for_sure(self, function: Callable[[], None]) -> None:
         with anyio.move_on_after(self.settings.limits.close_grace, shield=True):

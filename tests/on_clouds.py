@@ -10,12 +10,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import anyio.to_thread
 
-from precip_async import (
-    EC2Experiment,
-    EucalyptusExperiment,
-    NimbusExperiment,
-    OpenStackExperiment,
-)
+import precip_async
+from precip_async import sync
 from precip_async.home.directory import Home
 from precip_async.home.journal import Journal
 from precip_async.lab.lab import Lab
@@ -32,7 +28,16 @@ if TYPE_CHECKING:
     from precip_async.lab.service import LabCall
     from precip_async.settings import Shared
 
-__all__ = ["BRISK", "DEAF", "IMAGES", "REGION", "Rehearsal", "experiment_on", "rehearsed"]
+__all__ = [
+    "BRISK",
+    "DEAF",
+    "IMAGES",
+    "REGION",
+    "Rehearsal",
+    "experiment_on",
+    "rehearsed",
+    "twin_on",
+]
 
 #: Every dialect of the lab, and an image that it has.
 IMAGES: Final = {
@@ -59,6 +64,17 @@ def experiment_on(lab: Lab, home: Path, **given: Any) -> Experiment:
     What is given goes to its constructor, and may stand in for what it would have been given:
     ``endpoint=``, ``keys=``, and for Amazon ``region=``.
     """
+    made: Experiment = _made_on(lab, home, precip_async, given)
+    return made
+
+
+def twin_on(lab: Lab, home: Path, **given: Any) -> sync.Experiment:
+    """Likewise, the blocking one, which is open."""
+    made: sync.Experiment = _made_on(lab, home, sync, given)
+    return made
+
+
+def _made_on(lab: Lab, home: Path, face: Any, given: dict[str, Any]) -> Any:
     region = given.pop("region", lab.region)
     endpoint = given.pop("endpoint", lab.endpoint)
     keys = given.pop("keys", (lab.access_key, lab.secret_key))
@@ -67,14 +83,14 @@ def experiment_on(lab: Lab, home: Path, **given: Any) -> Experiment:
         shared["verify"] = lab.ca_file
     facts: dict[str, Any] = {**shared, **given}
     if lab.dialect == "amazon":
-        return EC2Experiment(region, endpoint, *keys, **facts)
+        return face.EC2Experiment(region, endpoint, *keys, **facts)
     if lab.dialect == "nimbus":
-        return NimbusExperiment(endpoint, *keys, **facts)
+        return face.NimbusExperiment(endpoint, *keys, **facts)
     if lab.dialect.startswith("eucalyptus"):
-        return EucalyptusExperiment(endpoint, *keys, **facts)
+        return face.EucalyptusExperiment(endpoint, *keys, **facts)
     # A bare host means the path that OpenStack had longest; these two have none.
     bare = lab.dialect in ("nova-kilo", "ec2-api")
-    return OpenStackExperiment(endpoint.rstrip("/") + "/" * bare, *keys, **facts)
+    return face.OpenStackExperiment(endpoint.rstrip("/") + "/" * bare, *keys, **facts)
 
 
 @dataclass(slots=True, kw_only=True)

@@ -39,13 +39,15 @@ USER = "precip-t"  # what the names of temporary users begin with
 HELD = Path("/run/precip-test")  # a directory for each of them, locked while it is in use
 SUDOERS = Path("/etc/sudoers.d")
 MARK = "PRECIP_TEST_SERVER"  # in the environment of every session's processes
+EVERYWHERE = "0.0.0.0"
+LOOPBACK_ONLY = " rdomain lo"  # what a socket is bound to: an interface, in OpenSSH's words
 
 
 class OpenSSHServer:
     """An sshd of its own: keys, configuration and log in one directory, everything of it killed.
 
     Both ``with`` and ``async with`` start and stop it. On ``address="0.0.0.0"`` every 127.0.x.y
-    reaches it, so that one server plays many hosts: see `hosts`.
+    reaches it, so that one server plays many hosts: see `hosts`. Nothing from outside does.
 
     Attributes:
         host: Where to reach it.
@@ -69,7 +71,8 @@ class OpenSSHServer:
         extra_config: Sequence[str] = (),
     ) -> None:
         self.directory = Path(tempfile.mkdtemp(prefix="sshd-", dir=directory))
-        self.address, self.host = address, "127.0.0.1" if address == "0.0.0.0" else address
+        self.address, self.host = address, "127.0.0.1" if address == EVERYWHERE else address
+        self._bound = LOOPBACK_ONLY if address == EVERYWHERE else ""
         self.port, self._port_given = port or free_port(self.host), bool(port)
         self.user = getpass.getuser()
         self.home = self.directory / "home"
@@ -92,7 +95,7 @@ class OpenSSHServer:
 
     def hosts(self, count: int) -> list[str]:
         """`count` addresses that all reach this server; it must listen on 0.0.0.0."""
-        assert self.address == "0.0.0.0", "only a server on 0.0.0.0 has many addresses"
+        assert self.address == EVERYWHERE, "only a server on 0.0.0.0 has many addresses"
         return [f"127.0.{1 + n // 250}.{1 + n % 250}" for n in range(count)]
 
     def log(self) -> str:
@@ -139,7 +142,7 @@ class OpenSSHServer:
                 env={"PATH": os.environ["PATH"]},
             )
         self._listener = listener
-        ready = f"Server listening on {self.address} port {self.port}."
+        ready = f"Server listening on {self.address} port {self.port}{self._bound}."
         until(
             lambda: ready in self.log()[said:] or listener.poll() is not None,
             f"sshd listens: {self.log()}",
@@ -151,7 +154,7 @@ class OpenSSHServer:
         keys = self.directory / "authorized_keys"
         lines = [
             f"Port {self.port}",
-            f"ListenAddress {self.address}",
+            f"ListenAddress {self.address}{self._bound}",
             *(f"HostKey {path}" for path in sorted(self.directory.glob("host_key_*"))),
             "PidFile none",
             "LogLevel VERBOSE",

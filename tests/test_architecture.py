@@ -15,11 +15,22 @@ from tests.sources import PACKAGE, Source, package
 # From the ground up. A module may import what lies in a lower storey, and its own room; the rooms
 # of one storey are strangers to each other, but for the storeys named in OPEN.
 STOREYS: dict[str, tuple[str, ...]] = {
-    "ground": ("errors", "events", "fleet", "limits", "results", "shell"),
+    "ground": (
+        "clock",
+        "descriptors",
+        "errors",
+        "events",
+        "fleet",
+        "limits",
+        "results",
+        "shell",
+        "steps",
+    ),
     "edges": ("clouds", "home", "ssh"),
     "lab": ("lab",),
     "conduct": (
-        *("boot", "detour", "ending", "experiment", "fanout", "how", "launch", "life", "probe"),
+        *("attaching", "boot", "detached", "detour", "ending", "errand", "experiment", "fanout"),
+        *("how", "jobs", "lasting", "launch", "ledger", "life", "lifetime", "plan", "probe"),
         *("reach", "reaping", "settings", "stage", "work"),
     ),
     "experiments": ("experiments",),

@@ -701,7 +701,7 @@ async def test_cancelled_while_it_replaces_a_wait_leaves_nothing_unowned(at: Ben
         tasks.cancel_scope.cancel()
 
     assert at.cloud.alive() == [instance.id]
-    assert instance.state == "addressed"
+    assert instance.state in ("addressed", "ready")  # as far as it came before it heard of it
     await at.boot.wait([instance], 5)
     assert instance.launches == 2
 

@@ -48,8 +48,13 @@ SAMPLES: dict[str, tuple[dict[str, Any], str]] = {
         {"source": "a", "target": "b", "size": 7, "duration": 1},
         "Copied a to b (7 bytes, 1.0 s)",
     ),
+    "Extended": (
+        {"until": datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)},
+        "Instance i-0 ends by itself at 2026-01-02 03:04:05 UTC",
+    ),
     "Deprovisioning": ({}, "Deprovisioning instance: i-0"),
     "Deprovisioned": ({}, "Instance i-0 is gone"),
+    "Closed": ({"ended": 3, "kept": 1}, "Experiment 'e' closed: 3 instances ended, 1 kept running"),
     "Warned": ({"text": "no match"}, "WARNING: no match"),
 }
 KINDS = {

@@ -12,6 +12,7 @@ import anyio
 import pytest
 
 from precip_async import (
+    CloudError,
     Experiment,
     ExperimentClosed,
     ExperimentException,
@@ -311,6 +312,25 @@ async def test_list_has_the_documented_keys(three: Experiment) -> None:
     }
     listed["tags"].clear()
     assert three.instances("master") == [master]
+
+
+async def test_an_end_that_was_refused_can_be_asked_for_again(
+    three: Experiment, cloud: FakeCloud
+) -> None:
+    """What may still be running is no longer worked with, and still to be had for ending."""
+
+    async def refuse(_: object) -> None:
+        raise CloudError("not now", cloud="fake", operation="terminate")
+
+    cloud.before["terminate"] = refuse
+    with pytest.raises(ExperimentException, match="not known to have ended"):
+        await three.deprovision()
+    assert three.instances() == []
+    del cloud.before["terminate"]
+
+    await three.deprovision()
+
+    assert cloud.alive() == []
 
 
 async def test_what_was_ended_is_selected_no_more(three: Experiment, cloud: FakeCloud) -> None:

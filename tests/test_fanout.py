@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -12,35 +13,19 @@ import pytest
 
 from precip_async import fanout
 from precip_async.errors import CommandFailed, ConnectionLost, FleetError, RemoteError
-from precip_async.fanout import Work, in_child_task, task_group
-from precip_async.limits import Limits
+from precip_async.fanout import Jobs, in_child_task, task_group
 from precip_async.results import CommandResult
-from precip_async.ssh.batch import Batch, Column
-from precip_async.ssh.remote import PooledRemote
 from tests.polling import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
 
-class Calls(Batch):
-    """A batch that calls something at each place."""
-
-    def __init__(self, call: Callable[[int], Awaitable[Any]]) -> None:
-        super().__init__(targets=Column([]))
-        object.__setattr__(self, "call", call)
-
-    async def do(self, place: int, *_: Any) -> Any:
-        """See `Batch.do`."""
-        return await self.call(place)  # type: ignore[attr-defined] # the class is frozen
-
-
 async def fan_out(
     items: Sequence[int], call: Callable[[int], Awaitable[Any]], **how: Any
 ) -> list[Any]:
-    """Call something for each item, in this process, where nothing needs a connection."""
-    none: Any = None
-    return await fanout.fan_out(Work(Calls(call), len(items)), PooledRemote(none, Limits()), **how)
+    """Call something for each item."""
+    return await fanout.fan_out(Jobs([partial(call, item) for item in items]), **how)
 
 
 def result(number: int, exit_code: int = 0) -> CommandResult:

@@ -9,6 +9,7 @@ import pytest
 
 import precip_async
 from precip_async import sync
+from precip_async.life import Life
 
 CLASSES = [name for name in precip_async.__all__ if name.endswith("Experiment")]
 
@@ -24,7 +25,8 @@ TWINS_ONLY = {"quiet"}  # parameters of the constructors: async classes write no
 
 VERBS = [
     name
-    for name, member in vars(precip_async.Experiment).items()
+    for cls in precip_async.Experiment.__mro__[: precip_async.Experiment.__mro__.index(Life)]
+    for name, member in vars(cls).items()
     if not name.startswith("_") and inspect.isfunction(member)
 ]
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import argparse
+import inspect
+import json
+import re
 import sqlite3
-import subprocess
-import sys
-from typing import TYPE_CHECKING
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from precip_async import LocalExperiment
+from precip_async import Leftover, LocalExperiment, reap, sync
 from precip_async.cli import main
-from precip_async.reaping import reap
+from precip_async.cli.reap import LEFT, add_reap, table
+from precip_async.reaping.leftover import Selection
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -33,7 +37,7 @@ async def test_kept_instances_are_listed_and_not_ended(tmp_path: Path) -> None:
     finally:
         await reap(home=tmp_path / "home", end=True)
 
-    assert sorted(ids) == [one.instance_id for one in first] == [one.instance_id for one in second]
+    assert sorted(ids) == [one.id for one in first] == [one.id for one in second]
     assert not any(one.ended or one.holder for one in first + second)
 
 
@@ -44,7 +48,7 @@ async def test_what_nobody_answers_for_is_ended(tmp_path: Path) -> None:
     ended = await reap(home=tmp_path / "home", end=True)
     left = await reap(home=tmp_path / "home")
 
-    assert [(one.instance_id, one.ended) for one in ended] == [(one, True) for one in sorted(ids)]
+    assert [(one.id, one.ended) for one in ended] == [(one, True) for one in sorted(ids)]
     assert left == []
 
 
@@ -82,25 +86,113 @@ async def test_a_lost_journal_hides_nothing_on_this_machine(tmp_path: Path) -> N
 
     ended = await reap(home=tmp_path / "home", end=True)
 
-    assert [(one.instance_id, one.age, one.ended) for one in ended] == [(ids[0], None, True)]
+    assert [(one.id, one.age, one.ended) for one in ended] == [(ids[0], None, True)]
 
 
 async def test_another_computers_instances_are_left_to_it(tmp_path: Path) -> None:
     """In a home that computers share, each ends its own; the others' are listed."""
     ids = await kept(tmp_path / "home", count=1)
     with sqlite3.connect(tmp_path / "home" / "journal.sqlite") as journal:
-        journal.execute("UPDATE launches SET endpoint = 'elsewhere'")
+        journal.execute("UPDATE launches SET endpoint = 'elsewhere', machine = 'elsewhere'")
     journal.close()
 
     found = await reap(home=tmp_path / "home", end=True)
     again = await reap(home=tmp_path / "home")
 
-    assert [(one.instance_id, one.cloud, one.ended) for one in again] == [
-        (ids[0], "local (elsewhere)", False)
-    ]
-    assert (ids[0], "local (elsewhere)", False) in [
-        (one.instance_id, one.cloud, one.ended) for one in found
-    ]
+    assert ids[0] in [one.id for one in found if not one.ended]
+    assert [(one.id, one.cloud, one.endpoint) for one in again] == [(ids[0], "local", "elsewhere")]
+    assert "another computer: reap there" in again[0].problem
+    assert "on host elsewhere" in again[0].holder
+
+
+async def test_instances_here_end_together_or_not_at_all(tmp_path: Path) -> None:
+    """They have one keeper: where some of them are not meant, all go on and are told so."""
+    ids = await kept(tmp_path / "home", count=2)
+    with sqlite3.connect(tmp_path / "home" / "journal.sqlite") as journal:
+        journal.execute(
+            "UPDATE instances SET expires = '2020-01-01T00:00:00+00:00' WHERE id = ?", ids[:1]
+        )
+    journal.close()
+    try:
+        (one,) = await reap(home=tmp_path / "home", expired=True, end=True)
+    finally:
+        rest = await reap(home=tmp_path / "home", end=True)
+
+    assert (one.id, one.ended) == (ids[0], False)
+    assert "1 are not meant" in one.problem
+    assert all(one.ended for one in rest)
+
+
+async def test_force_ends_what_a_living_experiment_holds(tmp_path: Path) -> None:
+    """Asked for in so many words; its experiment then hears that they have ended."""
+    async with LocalExperiment(name="busy", home=tmp_path / "home", isolation="process") as exp:
+        await exp.provision(count=1)
+
+        (one,) = await reap(home=tmp_path / "home", force=True, end=True)
+
+        assert one.ended
+        assert "process" in one.holder
+
+
+def leftover(**facts: Any) -> Leftover:
+    """One that nobody answers for."""
+    return Leftover(**{"kind": "instance", "id": "i-1", "cloud": "Amazon EC2", **facts})
+
+
+def test_a_selection_takes_what_all_of_it_takes() -> None:
+    """By experiment, owner, age and expiry; of an unknown age nothing is old."""
+    now = datetime.now(UTC)
+    old = leftover(experiment="x", launched_at=now - timedelta(hours=3))
+    past = leftover(expires=now - timedelta(minutes=1), owner="b", mine=False)
+
+    assert Selection(experiment="x", older_than=3600.0).takes(old)
+    assert not Selection(older_than=4 * 3600.0).takes(old)
+    assert not Selection(older_than=1.0).takes(past)
+    assert not Selection(expired=True).takes(old)
+    assert not Selection(expired=True).takes(past)
+    assert Selection(expired=True, everyone=True).takes(past)
+    assert Selection(owner="b").takes(past)
+    assert not Selection(owner="a").takes(past)
+
+
+def test_nobody_elses_is_ended_unless_they_are_named() -> None:
+    """To show everyone's is not to end them, whatever else is said."""
+    theirs = leftover(owner="b", mine=False)
+    held = leftover(owner="b", mine=False, holder="process 1")
+
+    assert not Selection(end=True, everyone=True, force=True).ends(theirs)
+    assert Selection(end=True, owner="b").ends(theirs)
+    assert not Selection(end=True, owner="b").ends(held)
+    assert Selection(end=True, owner="b", force=True).ends(held)
+    assert not Selection(owner="b", force=True).ends(held)
+
+
+def test_a_table_moves_no_cursor() -> None:
+    """What a cloud says is a stranger's text: it is written as one line of printable characters."""
+    text = table(
+        [leftover(experiment="\x1b[2J\x1b]0;x\x07\nroot", zone="z\u202e", problem="a\r\nb" * 900)]
+    )
+
+    assert all(line.isprintable() for line in text.split("\n"))
+    assert len(text.split("\n")) == 4
+    assert max(map(len, text.split("\n"))) < 1100
+
+
+def test_an_age_is_read_as_people_write_it() -> None:
+    """With a unit or in seconds; anything else is wrong use."""
+    parser = argparse.ArgumentParser()
+    add_reap(parser.add_subparsers())
+
+    read = [parser.parse_args(["reap", "--older-than", one]).older_than for one in ("90", "1.5h")]
+    with pytest.raises(SystemExit):
+        parser.parse_args(["reap", "--older-than", "yesterday"])
+
+    assert read == [90.0, 5400.0]
+
+
+def test_the_twin_is_called_alike() -> None:
+    """The blocking `reap` has the signature of the one that is awaited."""
+    assert inspect.signature(sync.reap) == inspect.signature(reap)
 
 
 def test_the_command_says_that_nothing_is_left(
@@ -113,30 +205,27 @@ def test_the_command_says_that_nothing_is_left(
     assert capsys.readouterr().out == "Nothing is left running.\n"
 
 
-def test_the_command_lists_then_ends(tmp_path: Path) -> None:
-    """``precip reap`` tells what runs and how to end it; ``--yes`` ends it."""
-    home = tmp_path / "home"
-    script = (
-        "from precip_async.sync import *\n"
-        f"exp = LocalExperiment(name='kept', home={str(home)!r}, keep=True, quiet=True,"
-        " isolation='process')\n"
-        "exp.provision(); exp.close()\n"
-    )
-    subprocess.run([sys.executable, "-c", script], check=True, timeout=30)
+def test_the_command_lists_then_ends(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """``precip reap`` tells what runs and how to end it, and by its exit code that it does."""
+    home = str(tmp_path / "home")
+    exp = sync.LocalExperiment(name="kept", home=home, keep=True, quiet=True, isolation="process")
+    exp.provision()
+    exp.close()
 
-    def precip(*arguments: str) -> str:
-        command = [sys.executable, "-m", "precip_async", "reap", "--home", str(home), *arguments]
-        return subprocess.run(
-            command, check=True, capture_output=True, text=True, timeout=30
-        ).stdout
+    codes = [main(["reap", "--home", home])]
+    listed = capsys.readouterr().out
+    codes.append(main(["reap", "--home", home, "--json"]))
+    (told,) = json.loads(capsys.readouterr().out)
+    codes.append(main(["reap", "--home", home, "--yes"]))
+    ended = capsys.readouterr().out
+    codes.append(main(["reap", "--home", home]))
 
-    listed, ended, after = precip(), precip("--yes"), precip()
-
-    assert "kept on local m1.small" in listed
-    assert "nobody answers for it" in listed
-    assert "--yes" in listed
-    assert ": ended" in ended
-    assert after == "Nothing is left running.\n"
+    assert re.search(r"i-\w+ +kept +me +local +m1.small .*\d s ", listed)
+    assert "Nothing was ended; `precip reap --yes` ends" in listed
+    assert (told["experiment"], told["kind"], told["ended"]) == ("kept", "instance", False)
+    assert " ended" in ended
+    assert "All has ended." in ended
+    assert codes == [LEFT, LEFT, 0, 0]
 
 
 def test_a_home_that_cannot_be_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:

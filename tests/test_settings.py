@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         ("max_lifetime", -1),
         ("max_lifetime", math.nan),
         ("max_lifetime", True),
+        ("max_lifetime", math.inf),
         ("max_lifetime", "60"),
         ("parallel", 0),
         ("parallel", -1),

@@ -348,7 +348,9 @@ def test_the_classic_hello_world_shows_what_its_instances_say() -> None:
     assert (code, lines) == (0, [])
     assert "  stdout: Hello world from a micro instance\n" in errors
     assert "WARNING" not in errors
-    assert errors.splitlines()[-1].partition("INFO:  ")[2].startswith("Deprovisioning instance: i-")
+    *_, deprovisioning, closed = [line.partition("INFO:  ")[2] for line in errors.splitlines()]
+    assert deprovisioning.startswith("Deprovisioning instance: i-")
+    assert closed == "Experiment 'hello' closed: 1 instance ended"
 
 
 INTERRUPTED = """

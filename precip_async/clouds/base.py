@@ -7,19 +7,27 @@ them, and end them.
 
 from __future__ import annotations
 
+import uuid
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
+    from datetime import datetime
 
 __all__ = [
     "CLOUD_INIT_STATE",
     "Access",
+    "Attachable",
     "Cloud",
+    "Expiring",
+    "HeldAddress",
     "LaunchRequest",
+    "Ledger",
     "Machine",
     "MachineState",
+    "Marked",
+    "Purpose",
     "Traits",
 ]
 
@@ -28,6 +36,10 @@ __all__ = [
 CLOUD_INIT_STATE: Final = "PRECIP_CLOUD_INIT_STATE"
 
 MachineState = Literal["pending", "running", "failed", "shutting-down", "terminated"]
+
+#: What a cloud is prepared for: to launch; to go on with what an earlier process launched, and to
+#: launch; or to look for what was left, where nothing is to be made.
+Purpose = Literal["launch", "attach", "look"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +56,8 @@ class Traits:
         isolation_reason: Why so, where a better way could not be had.
         endpoint: What tells two clouds of one name apart: where it is spoken to, and the region.
             An id means the same machine only at the same endpoint.
+        region: What requests are signed for; empty where that means nothing.
+        zone: Where machines are placed; empty: the cloud's choice.
         pins_hosts: Whether machines live on beyond the experiment, so that their host keys are
             remembered by address rather than by instance id.
         key_type: Of which type the key is to be that it is given; known before `prepare`.
@@ -60,10 +74,46 @@ class Traits:
     isolation: str = ""
     isolation_reason: str = ""
     endpoint: str = ""
+    region: str = ""
+    zone: str = ""
     pins_hosts: bool = False
     key_type: Literal["ed25519", "rsa"] = "ed25519"
     poll_interval: float | None = None
     cloud_init: Literal["gave", "all", "none"] = "gave"
+
+
+class Ledger(Protocol):
+    """Where a cloud writes down the addresses that it takes, which cost until it gives them back.
+
+    Only `wanting` may fail: what was taken, and what was given back, is so whatever can be written.
+    """
+
+    async def wanting(self, others: Sequence[str]) -> str:
+        """An address is about to be asked for, where `others` are there; a key for this one.
+
+        Raises:
+            HomeError: It can't be written down: none must be asked for.
+        """
+        ...
+
+    async def took(self, key: str, ip: str, allocation: str) -> None:
+        """It is `ip`, which the cloud also calls `allocation`."""
+        ...
+
+    async def gave_back(self, key: str) -> None:
+        """It was given back, or there never was one."""
+        ...
+
+
+class _NoLedger:
+    """For a cloud without an experiment: nobody reads."""
+
+    async def wanting(self, others: Sequence[str]) -> str:
+        return str(uuid.uuid4())
+
+    async def took(self, key: str, ip: str, allocation: str) -> None: ...
+
+    async def gave_back(self, key: str) -> None: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,12 +125,16 @@ class Access:
         owner: The account id of the home.
         public_key: Our public key, one OpenSSH line.
         keep: Whether machines outlive the experiment's process.
+        purpose: See `Purpose`.
+        ledger: Is told of addresses.
     """
 
     experiment: str
     owner: str
     public_key: str
     keep: bool = False
+    purpose: Purpose = "launch"
+    ledger: Ledger = field(default_factory=_NoLedger, repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,10 +144,14 @@ class LaunchRequest:
     Attributes:
         token: Names the launch: asked twice with one token, a cloud that can starts it once.
         first: The ordinal of the launch's first machine among all of the experiment's launches.
+        instead: The ordinal of the machine that this one is launched in the place of; ``None``: it
+            replaces none.
         min_count: With fewer than this the launch fails, and leaves nothing running.
         tags: The user's tags, for clouds that can mark machines with them.
         ebs_size: Gibibytes of the root volume; ``None`` leaves the image's own size.
         options: Launch parameters in the cloud's own spelling.
+        expires: When the machines are to end by themselves; ``None``: never. Only an `Expiring`
+            cloud is asked for it.
     """
 
     token: str
@@ -102,10 +160,17 @@ class LaunchRequest:
     count: int
     min_count: int
     first: int
+    instead: int | None = None
     tags: tuple[str, ...] = ()
     ebs_size: int | None = None
     user_data: str | bytes | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
+    expires: datetime | None = None
+
+    @property
+    def ordinal(self) -> int:
+        """The ordinal that its first machine bears: a replacement keeps its predecessor's."""
+        return self.first if self.instead is None else self.instead
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,6 +199,46 @@ class Machine:
     login_user: str | None = None
     tags: tuple[str, ...] = ()
     reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Marked:
+    """A machine that bears a mark of ours, and what the mark says; what it does not say is empty.
+
+    Attributes:
+        machine: What the cloud says of it.
+        experiment: The experiment's name.
+        owner: The account id of the home that it was launched from.
+        token: Of its launch.
+        ordinal: Its own, among all of the experiment's launches.
+        tags: The user's tags.
+        mark: What it is known by, in words.
+        image_id: What it was launched from, `instance_type` as what, and `zone` where.
+        launched_at: When, by the cloud's clock.
+        expires: When it is to end by itself.
+    """
+
+    machine: Machine
+    experiment: str = ""
+    owner: str = ""
+    token: str = ""
+    ordinal: int | None = None
+    tags: tuple[str, ...] = ()
+    mark: str = ""
+    image_id: str = ""
+    instance_type: str = ""
+    zone: str = ""
+    launched_at: datetime | None = None
+    expires: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeldAddress:
+    """An address that an earlier process took, by its key in the `Ledger`."""
+
+    key: str
+    ip: str
+    allocation: str = ""
 
 
 @runtime_checkable
@@ -183,5 +288,51 @@ class Cloud(Protocol):
         """Let go of connections and helpers, also after a `prepare` that failed.
 
         Machines go on running where ``Access.keep`` was set.
+        """
+        ...
+
+
+@runtime_checkable
+class Attachable(Protocol):
+    """What a `Cloud` can do besides, whose machines outlive the process that launched them."""
+
+    async def marked(self) -> list[Marked]:
+        """Every machine that bears a mark of ours and has not ended, whoever launched it."""
+        ...
+
+    async def remember(self, ages: Mapping[str, float]) -> None:
+        """Machines were launched by an earlier process: what became of them can be asked for.
+
+        Args:
+            ages: Seconds since the launch of each, by id: a young one may not be seen yet.
+        """
+        ...
+
+    async def adopt(self, ids: Collection[str], addresses: Sequence[HeldAddress]) -> None:
+        """Take machines over that are remembered, to be ended as our own.
+
+        Args:
+            ids: Which.
+            addresses: Those that were taken for them, to be given back with them.
+        """
+        ...
+
+
+@runtime_checkable
+class Expiring(Protocol):
+    """What a `Cloud` has besides whose machines can end by themselves: see `LaunchRequest`."""
+
+    async def extend(self, ids: Sequence[str], expires: datetime) -> None:
+        """Have `ids` end at `expires` where the cloud sees to it, and say so where it only knows.
+
+        Raises:
+            CloudError: The cloud did not take note of it.
+        """
+        ...
+
+    def renewal(self, expires: datetime) -> str:
+        """The command line by which root has a machine end at `expires`, and not earlier.
+
+        It fails where the machine does not end by itself. Empty: the cloud itself sees to it.
         """
         ...

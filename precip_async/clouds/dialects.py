@@ -108,6 +108,8 @@ class Dialect:
         old_tls: Whether its TLS may be older than what is considered safe.
         user_data: Bytes of user data that a launch may carry.
         cloud_init: Whether images read our user data: theirs refuse root unless it says otherwise.
+        ends_off: Whether an instance that powers itself off is ended, when its launch says so, and
+            not only stopped.
         published_pace: Whether Amazon's published request limits hold.
         read_timeout: Seconds without an answer after which a call is given up.
     """
@@ -147,6 +149,7 @@ class Dialect:
     old_tls: bool = False
     user_data: int = 16 * KIB
     cloud_init: bool = True
+    ends_off: bool = False
     published_pace: bool = False
     read_timeout: float = 60.0
 
@@ -197,6 +200,7 @@ AMAZON: Final = Dialect(  # section 6; section 0, column AWS
     listable=False,  # section 6: unfiltered calls are "susceptible to throttling and timeouts"
     keeps_ended=True,
     grace=300.0,  # section 6, "eventual consistency": up to 5 min
+    ends_off=True,
     published_pace=True,
 )
 
@@ -234,6 +238,7 @@ NOVA_2012: Final = Dialect(
         "NoValidHost": CapacityUnavailable,
     },
     user_data=16 * KIB,  # it takes more, but the image's cloud-init need not
+    ends_off=True,  # "RunInstances": it uses the parameter; nova looks every ten minutes
 )
 
 NOVA_2014: Final = replace(  # section 2, Juno and Kilo
@@ -280,6 +285,7 @@ EC2_API: Final = replace(  # section 3
     launches=3,
     errors={**ERRORS, "NoMoreFixedIps": CapacityUnavailable, "OverQuota": QuotaExceeded},
     quota_code="Forbidden",  # "nova 403 quota → `Forbidden` 403"
+    ends_off=False,  # "InstanceInitiatedShutdownBehavior (ignored)"
     read_timeout=110.0,
 )
 
@@ -342,6 +348,7 @@ EUCALYPTUS_4: Final = Dialect(  # section 4, 4.x and 5.x
     keeps_ended=True,
     errors={**ERRORS, "403 Forbidden": NotAuthorized},
     old_tls=True,
+    ends_off=True,
 )
 
 NIMBUS: Final = Dialect(  # section 5

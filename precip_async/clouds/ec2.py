@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 import warnings
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -14,20 +15,25 @@ import anyio.to_thread
 from precip_async.clouds.base import Access, LaunchRequest, Machine, Traits
 from precip_async.clouds.dialects import Dialect
 from precip_async.clouds.ec2_addresses import Addresses
-from precip_async.clouds.ec2_calls import BRIEF, Calls, recognised
-from precip_async.clouds.ec2_documents import console_of
+from precip_async.clouds.ec2_calls import Calls, recognised
+from precip_async.clouds.ec2_console import console
 from precip_async.clouds.ec2_endpoint import check_credentials
 from precip_async.clouds.ec2_groups import Groups
 from precip_async.clouds.ec2_keys import Keys
 from precip_async.clouds.ec2_launch import Launches
+from precip_async.clouds.ec2_lifetime import check_lifetime, mark_expiry
 from precip_async.clouds.ec2_pace import Pace
+from precip_async.clouds.ec2_parts import Parts
+from precip_async.clouds.ec2_remains import Remains
 from precip_async.clouds.ec2_roster import Roster
+from precip_async.clouds.ec2_switch import renewing
 from precip_async.clouds.ec2_wire import checked_options, machine_of
 from precip_async.errors import CloudError, EndpointUnreachable, InvalidArgument, Throttled
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
+    from precip_async.clouds.base import HeldAddress, Marked
     from precip_async.clouds.dialects import KeyType
     from precip_async.clouds.ec2_client import Client
     from precip_async.clouds.ec2_documents import Seen
@@ -39,9 +45,6 @@ FIRST_ANSWER: Final = 18.0  # seconds until it is known whether the cloud answer
 FIRST_PATIENCE: Final = 12.0  # seconds in which it is asked again when it has no answer yet
 THROTTLED_PATIENCE: Final = 60.0  # likewise, when it only wants to be asked later
 RELEASE: Final = 120.0  # seconds for giving back addresses and key pairs
-
-# There is no default network: a launch can name one, and says so if it does not (section 6).
-_NO_NETWORK: Final = frozenset({"VPCIdNotSpecified", "DefaultVpcDoesNotExist", "MissingInput"})
 
 
 class EC2Cloud:
@@ -96,6 +99,7 @@ class EC2Cloud:
                 f"{there}: leave one of the two out, or make them match"
             )
         check_credentials(access_key, secret_key, session_token, profile, needed=not amazon)
+        check_lifetime(max_lifetime, *self._dialects)
         self._endpoint, self._zone = endpoint, zone
         self._region = region or there or self._dialects[0].region
         self._given = (access_key, secret_key, session_token, profile)
@@ -103,7 +107,7 @@ class EC2Cloud:
         self._ssh = (ssh_cidr, ssh_port)
         self._public, self._root_login, self._max_lifetime = public, root_login, max_lifetime
         self._client: Client | None = None
-        self._parts: _Parts | None = None
+        self._parts: Parts | None = None
         self._keep = False
 
     def __repr__(self) -> str:
@@ -119,6 +123,8 @@ class EC2Cloud:
         return Traits(
             name=self._dialects[0].title,
             endpoint=f"{url} {self._region}".strip(),
+            region=self._region,
+            zone=self._zone or "",
             key_type=self.key_type,
             cloud_init="none" if not self.dialect.cloud_init else "all" if ours else "gave",
         )
@@ -181,7 +187,8 @@ class EC2Cloud:
             NotAuthorized: It does not accept the credentials.
             EndpointUnreachable: It does not answer, or what answers is no EC2 API.
             CloudError: It refuses something else.
-            InvalidArgument: The key is of a kind that it does not take.
+            InvalidArgument: The key is of a kind that it does not take, or its instances can't end
+                by themselves, and are to.
         """
         if self._verify is False:
             warnings.warn(
@@ -190,7 +197,7 @@ class EC2Cloud:
                 UserWarning,
                 stacklevel=2,
             )
-        self._keep = access.keep
+        self._keep = access.keep or access.purpose == "look"
         client, began = None, time.monotonic()
         while True:
             try:
@@ -208,12 +215,10 @@ class EC2Cloud:
                     operation="prepare",
                     hint="check the endpoint's host and port, and the network in between",
                 ) from error
-        await parts.keys.register()
-        try:
-            await parts.groups.ready()
-        except CloudError as error:
-            if error.code not in _NO_NETWORK:
-                raise
+        check_lifetime(self._max_lifetime, parts.calls.dialect)
+        if access.purpose != "look":
+            await parts.keys.register()
+            await parts.groups.prepare()
         self._parts = parts
 
     async def launch(self, request: LaunchRequest) -> list[Machine]:
@@ -232,8 +237,8 @@ class EC2Cloud:
         parts = self._prepared("describe")
         seen = await parts.roster.look(ids)
         given: dict[str, str] = {}
-        if parts.addresses is not None:
-            ready = [one for one in seen.values() if self._wants_address(one)]
+        if parts.addresses is not None and parts.access.purpose != "look":
+            ready = [one for one in seen.values() if parts.wants_address(one)]
             given = await parts.addresses.provide(ready)
         return {one: self._machine(one, seen.get(one.lower()), given) for one in ids}
 
@@ -254,20 +259,34 @@ class EC2Cloud:
         found = await self._prepared("find").launches.find(token)
         return [self._machine(one.id, one) for one in found]
 
+    async def marked(self) -> list[Marked]:
+        """Every instance of the account that bears a mark of ours; see `Attachable.marked`."""
+        return await self.remains.marked()
+
+    async def remember(self, ages: Mapping[str, float]) -> None:
+        """See `Attachable.remember`."""
+        self._prepared("look").roster.remember(ages)
+
+    async def adopt(self, ids: Collection[str], addresses: Sequence[HeldAddress]) -> None:
+        """Take over what an earlier process has launched; see `Attachable.adopt`."""
+        await self.remains.adopt(ids, addresses)
+
+    @property
+    def remains(self) -> Remains:
+        """What earlier processes have left at the cloud."""
+        return Remains(self._prepared("look"))
+
     async def console(self, instance_id: str) -> str:
         """The end of an instance's console output; empty where the cloud has none."""
-        calls = self._prepared("console").calls
-        if not calls.dialect.can("GetConsoleOutput"):
-            return ""
-        wanted = {"InstanceId": instance_id}
-        if "Latest" in calls.dialect.accepts["GetConsoleOutput"]:
-            try:
-                latest = {**wanted, "Latest": True}
-                return await calls.ask("GetConsoleOutput", latest, console_of, patience=BRIEF)
-            except CloudError as error:  # only some types have it (section 6, "host keys")
-                if error.code not in ("UnsupportedOperation", "InvalidParameterValue"):
-                    raise
-        return await calls.ask("GetConsoleOutput", wanted, console_of, patience=BRIEF)
+        return await console(self._prepared("console").calls, instance_id)
+
+    async def extend(self, ids: Sequence[str], expires: datetime) -> None:
+        """Mark `ids` with their new end; see `Expiring`."""
+        await mark_expiry(self._prepared("extend").calls, ids, expires)
+
+    def renewal(self, expires: datetime) -> str:
+        """What puts the end of an instance off; see `Expiring`."""
+        return renewing((expires - datetime.now(UTC)).total_seconds())
 
     async def aclose(self) -> None:
         """Give back addresses and key pairs unless machines are kept, and close connections.
@@ -293,7 +312,7 @@ class EC2Cloud:
 
     # -- how ---------------------------------------------------------------------------------
 
-    async def _answered(self, client: Client, access: Access) -> _Parts:
+    async def _answered(self, client: Client, access: Access) -> Parts:
         """What there is to work with, once the cloud has answered.
 
         Raises:
@@ -324,7 +343,7 @@ class EC2Cloud:
         await client.open()
         return client
 
-    def _built(self, calls: Calls, access: Access) -> _Parts:
+    def _built(self, calls: Calls, access: Access) -> Parts:
         keys, roster = Keys(calls, access), Roster(calls)
         groups = Groups(calls, *self._ssh)
         launches = Launches(
@@ -338,23 +357,20 @@ class EC2Cloud:
             max_lifetime=self._max_lifetime,
         )
         elastic = calls.dialect.elastic and self._public
-        return _Parts(calls, keys, groups, roster, launches, Addresses(calls) if elastic else None)
+        return Parts(
+            access=access,
+            calls=calls,
+            keys=keys,
+            groups=groups,
+            roster=roster,
+            launches=launches,
+            addresses=Addresses(calls, access.ledger) if elastic else None,
+        )
 
-    def _prepared(self, operation: str) -> _Parts:
+    def _prepared(self, operation: str) -> Parts:
         if self._parts is None:
             raise CloudError("it is not open", cloud=self._dialects[0].title, operation=operation)
         return self._parts
-
-    def _wants_address(self, seen: Seen) -> bool:
-        """Whether an instance of ours runs, and has no public address by itself."""
-        parts = self._prepared("describe")
-        if not parts.roster.is_ours(seen.id):
-            return False
-        machine = machine_of(parts.calls.dialect, seen)
-        # with a private address: the cloud has to know where an elastic one leads
-        return bool(
-            machine.state == "running" and machine.private_address and not machine.public_address
-        )
 
     def _machine(
         self, instance_id: str, seen: Seen | None, given: Mapping[str, str] | None = None
@@ -370,27 +386,9 @@ class EC2Cloud:
         elastic = (given or {}).get(seen.id)
         return machine_of(parts.calls.dialect, seen, public=elastic, note=trouble)
 
-    async def _release(self, parts: _Parts) -> None:
+    async def _release(self, parts: Parts) -> None:
         try:
             if parts.addresses is not None:
                 await parts.addresses.release()
         finally:
             await parts.keys.release()
-
-
-class _Parts:
-    """What an open cloud stands on."""
-
-    __slots__ = ("addresses", "calls", "groups", "keys", "launches", "roster")
-
-    def __init__(
-        self,
-        calls: Calls,
-        keys: Keys,
-        groups: Groups,
-        roster: Roster,
-        launches: Launches,
-        addresses: Addresses | None,
-    ) -> None:
-        self.calls, self.keys, self.groups = calls, keys, groups
-        self.roster, self.launches, self.addresses = roster, launches, addresses

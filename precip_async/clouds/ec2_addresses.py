@@ -16,11 +16,13 @@ import anyio
 from precip_async.clouds.ec2_calls import BRIEF, PATIENT
 from precip_async.clouds.ec2_documents import addresses_of, truth_of
 from precip_async.clouds.ec2_errors import ReplyLost, ServerTrouble, is_worth_repeating
-from precip_async.errors import CloudError
+from precip_async.errors import CloudError, ExperimentException
+from precip_async.steps import reached
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
+    from precip_async.clouds.base import HeldAddress, Ledger
     from precip_async.clouds.ec2_calls import Calls
     from precip_async.clouds.ec2_documents import Address, Seen
 
@@ -40,14 +42,17 @@ class Addresses:
 
     Args:
         calls: What is asked with.
+        ledger: Is told of each before it is taken, and after.
     """
 
-    def __init__(self, calls: Calls) -> None:
-        self._calls = calls
+    def __init__(self, calls: Calls, ledger: Ledger) -> None:
+        self._calls, self._ledger = calls, ledger
         self._ours: dict[str, Address] = {}  # by address: those that we allocated
         self._held: dict[str, str] = {}  # by address: the instance that we gave it to
+        self._keys: dict[str, str] = {}  # by address: the ledger's key for it
         self._known: set[str] = set()  # addresses that were there before the first of ours
-        self._unsure = 0  # allocations whose answer was lost
+        self._there: list[str] = []  # those that were there when last looked
+        self._unsure: set[str] = set()  # the ledger's keys of allocations whose answer was lost
         self._not_before = float("-inf")  # when allocating may be tried again
         self.trouble: dict[str, str] = {}  # by instance: why it has none
 
@@ -64,8 +69,9 @@ class Addresses:
         if not wanting:
             return {}
         known = await self._describe()
+        self._there = [address.ip for address in known]
         if not self._ours and not self._unsure:
-            self._known = {address.ip for address in known}
+            self._known = set(self._there)
         free = {address.ip for address in known if not address.instance}
         for ip in free & {*self._held}:
             del self._held[ip]  # giving it was refused, or its answer was lost
@@ -84,8 +90,9 @@ class Addresses:
                 address = self._spare() or await self._allocate(seen)
                 self._held[address.ip] = seen.id
                 await self._associate(address, seen)
-            except CloudError as error:  # a later round tries again
-                self.trouble[seen.id] = f"it has no elastic address: {error.message}"
+            except ExperimentException as error:  # a later round tries again
+                why = error.message if isinstance(error, CloudError) else str(error)
+                self.trouble[seen.id] = f"it has no elastic address: {why}"
             else:
                 given[seen.id] = address.ip
                 self.trouble.pop(seen.id, None)
@@ -99,19 +106,24 @@ class Addresses:
         # Not asked again when the answer is lost, and not left alone before it is there: each time
         # takes an address, for good.
         with anyio.move_on_after(ALLOCATION, shield=True):
-            self._unsure += 1
+            key = await self._ledger.wanting([*self._there, *self._ours])
+            self._unsure.add(key)
             try:
                 found = await self._calls.ask(
                     "AllocateAddress", parameters, addresses_of, repeat=False, patience=BRIEF
                 )
             except CloudError as error:
-                self._unsure -= not isinstance(error, ReplyLost | ServerTrouble)
+                if not isinstance(error, ReplyLost | ServerTrouble):
+                    self._unsure.discard(key)
+                    await self._ledger.gave_back(key)
                 if not is_worth_repeating(error):
                     self._not_before = time.monotonic() + PAUSE
                 raise
             if found:
-                self._unsure -= 1
-                self._ours[found[0].ip] = found[0]
+                self._unsure.discard(key)
+                self._ours[found[0].ip], self._keys[found[0].ip] = found[0], key
+                await self._ledger.took(key, found[0].ip, found[0].allocation)
+                reached("address.allocated")
                 return found[0]
         raise self._calls.tell.invalid("AllocateAddress", "there is no address in the answer")
 
@@ -123,6 +135,29 @@ class Addresses:
         else:
             parameters["PublicIp"] = address.ip
         await self._calls.ask("AssociateAddress", parameters, truth_of, patience=BRIEF)
+        reached("address.given")
+
+    async def adopt(self, addresses: Iterable[HeldAddress], ids: Collection[str]) -> None:
+        """Take over what an earlier process took for the instances `ids`.
+
+        One that is gone, or that somebody gave to another instance, is ours no more.
+
+        Raises:
+            CloudError: The cloud did not say who has which.
+        """
+        taken = {one.ip: one for one in addresses}
+        if not taken:
+            return
+        now = {address.ip: address for address in await self._describe(PATIENT)}
+        for ip, one in taken.items():
+            self._keys[ip] = one.key
+            address = now.get(ip)
+            if address is None or address.instance not in ("", *ids):
+                await self._forget(ip)
+                continue
+            self._ours[ip] = address
+            if address.instance:
+                self._held[ip] = address.instance
 
     async def ended(self, ids: Collection[str]) -> None:
         """Release the addresses of instances that have ended.
@@ -144,9 +179,11 @@ class Addresses:
             # release.
             new = [one for one in await self._describe() if one.ip not in self._known]
             free = sorted(one.ip for one in new if not one.instance)
+            while not free and self._unsure:  # then nothing was taken
+                await self._ledger.gave_back(self._unsure.pop())
             if free:
                 warnings.warn(
-                    f"{self._unsure} answer(s) to requests for an address were lost: of "
+                    f"{len(self._unsure)} answer(s) to requests for an address were lost: of "
                     f"{', '.join(free)} as many may be left of this experiment; release those that "
                     "are nobody else's",
                     UserWarning,
@@ -189,8 +226,14 @@ class Addresses:
             except CloudError as error:
                 if error.code not in _UNKNOWN:
                     raise
+        await self._forget(ip)
+
+    async def _forget(self, ip: str) -> None:
         self._ours.pop(ip, None)
         self._held.pop(ip, None)
+        if (key := self._keys.pop(ip, None)) is not None:
+            await self._ledger.gave_back(key)
+        reached("address.released")
 
     async def _leave(self, address: Address) -> None:
         by_id = {"AssociationId": address.association} if address.association else {}

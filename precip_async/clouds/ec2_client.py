@@ -20,7 +20,6 @@ import botocore
 import botocore.exceptions as vendor
 from aiobotocore.config import AioConfig
 from aiobotocore.httpsession import AIOHTTPSession
-from aiobotocore.session import AioSession
 from botocore.httpsession import create_urllib3_context, get_cert_path
 
 from precip_async.clouds.dialects import ACTIONS
@@ -197,7 +196,7 @@ class Client:
     def _prepare(self) -> tuple[Any, Any]:
         """Make the client, and what closes it. Blocks: it reads a model of half a megabyte."""
         self._credentials.find()
-        session = AioSession(profile=self._credentials.profile)
+        session = self._credentials.session()
         session.register_component("credential_provider", self._credentials)
         session.register_component("response_parser_factory", _Verbatim())
         paths = (session.get_config_variable("data_path") or "").split(os.pathsep)

@@ -12,9 +12,10 @@ from urllib.parse import quote
 import anyio.to_thread
 import botocore.session
 from aiobotocore.credentials import AioCredentials
+from aiobotocore.session import AioSession
 from botocore.credentials import Credentials as FixedCredentials
 from botocore.credentials import RefreshableCredentials
-from botocore.exceptions import NoCredentialsError
+from botocore.exceptions import NoCredentialsError, ProfileNotFound
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -60,6 +61,16 @@ class Credentials:
         if self._found is None:
             raise NoCredentialsError
         self._freeze()
+
+    def session(self) -> AioSession:
+        """Where settings of AWS are read from: its files, by the profile that is in force."""
+        session = AioSession(profile=self.profile)
+        if all(self._given[:2]):
+            try:
+                session.get_scoped_config()
+            except ProfileNotFound:  # of the environment, which whoever gives keys did not ask
+                return AioSession(session_vars={"profile": (None, [], None, None)})
+        return session
 
     async def load_credentials(self) -> AioCredentials:
         """What a session of aiobotocore asks its provider of credentials for."""

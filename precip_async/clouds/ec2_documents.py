@@ -74,6 +74,11 @@ class Seen:
     key: str = ""
     token: str = ""
     vpc: str = ""
+    image: str = ""
+    kind: str = ""
+    zone: str = ""
+    launched: str = ""
+    index: str = ""
     tags: dict[str, str] = field(default_factory=dict)
 
 
@@ -206,6 +211,11 @@ def instances_of(root: ET.Element) -> list[Seen]:
                 key=_text(item, "keyName"),
                 token=_text(item, "clientToken"),
                 vpc=_text(item, "vpcId"),
+                image=_text(item, "imageId"),
+                kind=_text(item, "instanceType"),
+                zone=_text(item, "placement/availabilityZone"),
+                launched=_text(item, "launchTime"),
+                index=_text(item, "amiLaunchIndex"),
                 tags=tags,
             )
             if seen.id:

@@ -26,6 +26,8 @@ GROUP: Final = "precip"
 DESCRIPTION: Final = "instances of precip experiments"  # in the characters that all clouds allow
 LAST_PORT: Final = 65535
 SSH_PORT: Final = 22
+# There is no default network: a launch can name one, and says so if it does not (section 6).
+_NO_NETWORK: Final = frozenset({"VPCIdNotSpecified", "DefaultVpcDoesNotExist", "MissingInput"})
 UNTIL_VISIBLE: Final = 30.0  # seconds in which a new group may be invisible (section 6)
 
 
@@ -105,6 +107,18 @@ class Groups:
         )
         self._ready: dict[str, Group] = {}  # by network; that of the default one is ""
         self._lock = anyio.Lock()
+
+    async def prepare(self) -> None:
+        """Have the group of the default network ready, where there is such a network.
+
+        Raises:
+            CloudError: It can't be had.
+        """
+        try:
+            await self.ready()
+        except CloudError as error:
+            if error.code not in _NO_NETWORK:
+                raise
 
     async def ready(self, subnet: str | None = None) -> tuple[str, bool] | None:
         """The group for a launch into `subnet`, or into the default network; whether it is an id.

@@ -14,9 +14,10 @@ from precip_async.clouds.ec2_calls import PATIENT
 from precip_async.clouds.ec2_documents import keys_of, truth_of
 from precip_async.clouds.ec2_words import is_duplicate
 from precip_async.errors import CloudError, InvalidArgument
+from precip_async.steps import reached
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from precip_async.clouds.base import Access
     from precip_async.clouds.ec2_calls import Calls
@@ -151,12 +152,46 @@ class Keys:
         except CloudError as error:
             if not is_duplicate(error):  # an answer of ours that was lost
                 raise
+        reached("launch.keyed")
         return name
 
     def launched(self, name: str, ids: Sequence[str]) -> None:
         """Instances were launched with the key pair `name`."""
         if name in self._of_launches:
             self._of_launches[name].update(ids)
+
+    def adopted(self, name: str, ids: Iterable[str]) -> None:
+        """Instances were launched with the key pair `name` by an earlier process."""
+        if self._calls.dialect.mark == "key":
+            self._of_launches.setdefault(name, set()).update(ids)
+
+    def is_own(self, name: str) -> bool:
+        """Whether `name` was registered with our key when we looked, and the cloud can tell."""
+        key = self._known.get(name)
+        prints = self._calls.dialect.key_prints
+        return prints and key is not None and is_same_key(key, self._access.public_key)
+
+    async def names(self) -> list[str]:
+        """The names of all key pairs that are registered.
+
+        Raises:
+            CloudError: The cloud did not say.
+        """
+        return [*await self._registered()]
+
+    async def drop(self, tokens: Iterable[str]) -> None:
+        """Delete the key pairs of launches of earlier processes of which nothing is left.
+
+        Raises:
+            CloudError: One can't be deleted.
+        """
+        if self._calls.dialect.mark != "key":
+            return
+        wanted = {launch_key(token) for token in tokens}
+        for name in [*await self._registered()] if wanted else []:
+            # of a launch in several calls each has one, with a number behind it
+            if name in wanted or name.rpartition("-")[0] in wanted:
+                await self._delete(name)
 
     async def ended(self, ids: Sequence[str]) -> None:
         """Delete the key pairs of launches of which nothing is left.

@@ -11,7 +11,6 @@ import contextlib
 import functools
 import itertools
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 import anyio
@@ -24,6 +23,7 @@ from precip_async.clouds.ec2_wire import (
     MARK,
     Placing,
     checked_options,
+    expiry,
     launch_parameters,
     marks,
     root_device,
@@ -158,10 +158,6 @@ class Launches:
         subnet = options.get("SubnetId")
         grouped = options.keys() & {"SecurityGroupIds", "SecurityGroups"}
         group = None if grouped else await self._groups.ready(subnet)
-        expires = ""
-        if self._max_lifetime:
-            end = datetime.now(UTC) + timedelta(seconds=self._max_lifetime)
-            expires = end.strftime("%Y-%m-%dT%H:%M:%SZ")
         return Placing(
             experiment=self._access.experiment,
             owner=self._access.owner,
@@ -171,7 +167,7 @@ class Launches:
             group_is_id=bool(group and group[1]),
             zone=self._zone,
             image=await self._image(request),
-            expires=expires,
+            expires=expiry(request.expires) if request.expires else "",
             lifetime=self._max_lifetime,
         )
 

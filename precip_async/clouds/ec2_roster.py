@@ -54,6 +54,12 @@ class Roster:
         for one in instances:
             self._born.setdefault(one.id.lower(), now)
 
+    def remember(self, ages: Mapping[str, float]) -> None:
+        """Instances were launched by an earlier process, so many seconds ago."""
+        now = self._clock()
+        for one, age in ages.items():
+            self._born.setdefault(one.lower(), now - age)
+
     def is_ours(self, instance_id: str) -> bool:
         """Whether it was launched here, and is to live."""
         one = instance_id.lower()

@@ -7,7 +7,6 @@ in a part of its own beside the user's, if there is one.
 from __future__ import annotations
 
 import email
-import math
 import zlib
 from email.message import Message
 from email.mime.application import MIMEApplication
@@ -15,6 +14,7 @@ from email.mime.multipart import MIMEMultipart
 from email.mime.text import MIMEText
 from typing import Final
 
+from precip_async.clouds.ec2_switch import switched
 from precip_async.errors import InvalidArgument
 
 __all__ = ["checked_size", "cloud_config", "merged"]
@@ -50,8 +50,7 @@ def cloud_config(public_key: str, lifetime: float | None = None) -> str:
     if public_key:
         lines += ["disable_root: false", "ssh_authorized_keys:", f"  - {public_key.strip()}"]
     if lifetime:
-        minutes = max(1, math.ceil(lifetime / 60))
-        lines += ["power_state:", "  mode: poweroff", f'  delay: "+{minutes}"', "  condition: true"]
+        lines += switched(lifetime)
     if not lines:
         return ""
     merge = "merge_how: dict(no_replace,recurse_list)+list(append)+str()"

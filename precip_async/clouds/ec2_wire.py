@@ -6,6 +6,7 @@ import contextlib
 import ipaddress
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC
 from typing import TYPE_CHECKING, Any, Final
 
 from precip_async.clouds.base import Machine
@@ -14,6 +15,7 @@ from precip_async.errors import InvalidArgument
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from datetime import datetime
 
     from precip_async.clouds.base import LaunchRequest
     from precip_async.clouds.dialects import Dialect
@@ -24,6 +26,8 @@ __all__ = [
     "Placing",
     "checked_options",
     "coerced",
+    "decoded",
+    "expiry",
     "launch_parameters",
     "machine_of",
     "marks",
@@ -98,6 +102,12 @@ def launch_parameters(dialect: Dialect, request: LaunchRequest, placing: Placing
     """
     options = dict(request.options)
     checked_options(dialect, options)
+    ending = options.get("InstanceInitiatedShutdownBehavior", "terminate")
+    if placing.lifetime and ending != "terminate":
+        raise InvalidArgument(
+            f"options: InstanceInitiatedShutdownBehavior={ending} and max_lifetime= can't be both: "
+            "the instance would only be stopped when its time is up"
+        )
     given_tags = options.pop("TagSpecifications", [])
     parameters: dict[str, Any] = {
         "ImageId": request.image_id,
@@ -139,7 +149,7 @@ def marks(dialect: Dialect, request: LaunchRequest, placing: Placing) -> dict[st
         f"{MARK}experiment": placing.experiment,
         f"{MARK}owner": placing.owner,
         f"{MARK}token": request.token,
-        f"{MARK}first": str(request.first),
+        f"{MARK}first": str(request.ordinal),
     }
     if placing.expires:
         tags[f"{MARK}expires"] = placing.expires
@@ -156,9 +166,20 @@ def marks(dialect: Dialect, request: LaunchRequest, placing: Placing) -> dict[st
     return tags
 
 
+def expiry(end: datetime) -> str:
+    """The value of the mark by which it is known when an instance ends by itself."""
+    return end.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
 def coerced(value: str) -> str:
     """`value`, changed where nova and ec2-api would take it for a number, a bool or nothing."""
     return f"n{value}" if _is_mangled(value) else value
+
+
+def decoded(dialect: Dialect, value: str) -> str:
+    """A value of ours as it was before `coerced`."""
+    changed = not dialect.literal and value[:1] == "n" and _is_mangled(value[1:])
+    return value[1:] if changed else value
 
 
 def _is_mangled(value: str) -> bool:

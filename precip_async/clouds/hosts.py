@@ -111,6 +111,8 @@ class HostsCloud:
     def __init__(self, hosts: Hosts) -> None:
         self._hosts = _checked(hosts)
         self._taken: dict[str, str] = {}  # host id -> token of the launch that took it
+        # Made once: a boot describes all that it still waits for every second.
+        self._running = {host_id: _running(host) for host_id, host in self._hosts.items()}
 
     @property
     def traits(self) -> Traits:
@@ -188,16 +190,19 @@ class HostsCloud:
         if host_id not in self._taken:
             why = "given back" if host_id in self._hosts else "not one of the given hosts"
             return Machine(id=host_id, state="terminated", reason=why)
-        host = self._hosts[host_id]
-        return Machine(
-            id=host_id,
-            state="running",
-            public_address=host.name,
-            private_address=host.name,
-            ssh_port=host.port,
-            login_user=host.user,
-            tags=host.tags,
-        )
+        return self._running[host_id]
+
+
+def _running(host: Host) -> Machine:
+    return Machine(
+        id=host.id,
+        state="running",
+        public_address=host.name,
+        private_address=host.name,
+        ssh_port=host.port,
+        login_user=host.user,
+        tags=host.tags,
+    )
 
 
 def _checked(hosts: Hosts) -> dict[str, Host]:

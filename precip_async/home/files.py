@@ -18,6 +18,7 @@ import time
 from typing import TYPE_CHECKING
 
 from precip_async.errors import HomeError
+from precip_async.steps import reached
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -196,6 +197,7 @@ def _draft(path: Path, content: bytes, mode: int) -> Iterator[Path]:
             file.write(content)
             file.flush()
             os.fsync(descriptor)
+        reached("file.drafted")
         yield draft
     finally:
         draft.unlink(missing_ok=True)

@@ -12,118 +12,36 @@ import os
 import re
 import socket
 import threading
-from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Self
 
 from precip_async.errors import HomeError, InvalidArgument, shortened
 from precip_async.home.database import committed, explained, is_wal, open_database
 from precip_async.home.directory import checked_path
 from precip_async.home.files import private_directory
+from precip_async.home.holdings import Holdings
+from precip_async.home.rows import AddressRow, Row, as_row, as_text, now
+from precip_async.home.schema import MIGRATIONS
+from precip_async.steps import reached
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from datetime import datetime
     from pathlib import Path
 
     from precip_async.home.directory import Home
 
-__all__ = ["Journal", "Row"]
+__all__ = ["MIGRATIONS", "AddressRow", "Journal", "Row"]
 
 LONGEST_REASON = 1000  # characters
-
-# Each takes the journal one version on, and none is ever changed: to change the tables, add one.
-MIGRATIONS = (
-    (
-        """
-        CREATE TABLE launches (
-            token TEXT PRIMARY KEY,
-            experiment TEXT NOT NULL,
-            owner TEXT NOT NULL,
-            machine TEXT NOT NULL,
-            pid INTEGER NOT NULL,
-            cloud TEXT NOT NULL,
-            endpoint TEXT NOT NULL,
-            image_id TEXT NOT NULL,
-            instance_type TEXT NOT NULL,
-            count INTEGER NOT NULL,
-            first INTEGER NOT NULL,
-            tags TEXT NOT NULL,
-            expires TEXT,
-            asked_at TEXT NOT NULL,
-            answered_at TEXT,
-            ended_at TEXT,
-            reason TEXT NOT NULL DEFAULT ''
-        )
-        """,
-        """
-        CREATE TABLE instances (
-            id TEXT NOT NULL,
-            token TEXT NOT NULL REFERENCES launches (token),
-            ordinal INTEGER NOT NULL,
-            state TEXT NOT NULL,
-            seen_at TEXT NOT NULL,
-            terminate_asked_at TEXT,
-            ended_at TEXT,
-            PRIMARY KEY (id, token)
-        ) WITHOUT ROWID
-        """,
-        "CREATE INDEX launches_alive ON launches (experiment) WHERE ended_at IS NULL",
-        "CREATE INDEX instances_of ON instances (token)",
-    ),
+# An id, and twice the endpoint that it is from: clouds that count have the same ones.
+_THOSE = (
+    "WHERE id = ? AND ended_at IS NULL"
+    " AND (? IS NULL OR token IN (SELECT token FROM launches WHERE endpoint = ?))"
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
-    """An instance that has not ended as far as the journal knows, or a launch without an answer.
-
-    Attributes:
-        token: Names the launch, here and at the cloud.
-        experiment: The experiment's name.
-        owner: The account id of the home it was launched from.
-        machine: The host name of the computer it was launched from.
-        pid: The process that launched it, on that computer.
-        cloud: The cloud's name.
-        endpoint: Where the cloud was spoken to.
-        image_id: What was launched.
-        instance_type: Likewise.
-        count: How many the launch asked for.
-        first: The ordinal of the launch's first instance in its experiment.
-        tags: The user's tags.
-        expires: When its dead-man's switch ends it; ``None``: never.
-        asked_at: When the launch was written down, just before it was asked for.
-        answered_at: When the cloud answered; ``None``: it is not known what the launch started.
-        instance_id: The cloud's id; empty where the launch has no answer.
-        ordinal: Its own ordinal; that of the first where the launch has no answer.
-        state: What was last seen of it; empty where the launch has no answer.
-        seen_at: When that was.
-        terminate_asked_at: When its end was asked for.
-    """
-
-    token: str
-    experiment: str
-    owner: str
-    machine: str
-    pid: int
-    cloud: str
-    endpoint: str
-    image_id: str
-    instance_type: str
-    count: int
-    first: int
-    tags: tuple[str, ...]
-    expires: datetime | None
-    asked_at: datetime
-    answered_at: datetime | None
-    instance_id: str
-    ordinal: int
-    state: str
-    seen_at: datetime | None
-    terminate_asked_at: datetime | None
-
-
-class Journal:
+class Journal(Holdings):
     """An open journal; made by `Journal.open`, to be closed with `close`.
 
     Several threads may use it, one at a time, and several processes at once. Every method blocks
@@ -133,8 +51,8 @@ class Journal:
 
     def __init__(self, path: Path, owner: str, db: sqlite3.Connection) -> None:
         self.path = path
-        self._owner = owner
-        self._machine = socket.gethostname()
+        self.owner = owner
+        self.machine = socket.gethostname()
         self._mutex = threading.Lock()
         self._db = db
         self._is_wal = is_wal(db)
@@ -152,7 +70,9 @@ class Journal:
             folder = checked_path(given, "PRECIP_STATE")
             private_directory(folder)
         path = folder / "journal.sqlite"
-        return cls(path, home.account_id, open_database(path, MIGRATIONS))
+        db = open_database(path, MIGRATIONS)
+        reached("journal.opened")
+        return cls(path, home.account_id, db)
 
     def close(self) -> None:
         """Close it; a second time does nothing."""
@@ -166,12 +86,19 @@ class Journal:
         experiment: str,
         cloud: str,
         endpoint: str = "",
+        region: str = "",
+        zone: str = "",
         image_id: str,
         instance_type: str,
         count: int,
         first: int,
         tags: Sequence[str] = (),
         expires: datetime | None = None,
+        login_user: str = "",
+        ssh_port: int = 22,
+        address: str = "public",
+        cloud_init: bool = False,
+        owner: str | None = None,
     ) -> None:
         """Write down that a launch is about to be asked for; on the disk once this returns.
 
@@ -180,12 +107,19 @@ class Journal:
             experiment: See `Row`.
             cloud: See `Row`.
             endpoint: See `Row`; a user and a password in it are left out.
+            region: See `Row`.
+            zone: See `Row`.
             image_id: See `Row`.
             instance_type: See `Row`.
             count: See `Row`.
             first: See `Row`.
             tags: See `Row`.
             expires: See `Row`; an aware time.
+            login_user: See `Row`.
+            ssh_port: See `Row`.
+            address: See `Row`.
+            cloud_init: See `Row`.
+            owner: See `Row`; ``None``: the home's.
 
         Raises:
             InvalidArgument: The token was used before.
@@ -195,18 +129,24 @@ class Journal:
         values = {
             "token": token,
             "experiment": experiment,
-            "owner": self._owner,
-            "machine": self._machine,
+            "owner": self.owner if owner is None else owner,
+            "machine": self.machine,
             "pid": os.getpid(),
             "cloud": cloud,
-            "endpoint": re.sub(r"//[^/@]*@", "//", endpoint),
+            "endpoint": _public(endpoint),
+            "region": region,
+            "zone": zone,
             "image_id": image_id,
             "instance_type": instance_type,
             "count": count,
             "first": first,
             "tags": json.dumps(list(tags), ensure_ascii=False),
-            "expires": expires and _text(expires),
-            "asked_at": _now(),
+            "expires": expires and as_text(expires),
+            "login_user": login_user,
+            "ssh_port": ssh_port,
+            "address": address,
+            "cloud_init": cloud_init,
+            "asked_at": now(),
         }
         columns, places = ", ".join(values), ", ".join(f":{name}" for name in values)
         with self._transaction() as db:
@@ -214,12 +154,25 @@ class Journal:
                 raise InvalidArgument(f"the launch token {token!r} was used before")
             db.execute(f"INSERT INTO launches ({columns}) VALUES ({places})", values)  # noqa: S608 - our own names
 
-    def answered(self, token: str, ids: Sequence[str]) -> None:
+    def answered(
+        self,
+        token: str,
+        ids: Sequence[str],
+        *,
+        places: Sequence[int] | None = None,
+        launches: int = 1,
+    ) -> None:
         """Write down the instances that a launch has started, in launch order.
 
         A second answer, as a search for a lost one may bring, adds to the first.
+
+        Args:
+            token: Which launch.
+            ids: What it has started.
+            places: The place of each in the experiment; ``None``: that of its ordinal.
+            launches: See `Row`.
         """
-        now = _now()
+        at = now()
         with self._transaction() as db:
             launch = db.execute("SELECT first FROM launches WHERE token = ?", (token,)).fetchone()
             if launch is None:
@@ -229,59 +182,82 @@ class Journal:
                     mend="let nobody but precip write to it",
                 )
             db.execute(
-                "UPDATE launches SET answered_at = ?, ended_at = NULL WHERE token = ?", (now, token)
+                "UPDATE launches SET answered_at = ?, ended_at = NULL WHERE token = ?", (at, token)
             )
             db.executemany(
-                "INSERT INTO instances (id, token, ordinal, state, seen_at)"
-                " VALUES (?, ?, ?, 'pending', ?) ON CONFLICT DO NOTHING",
-                [(one, token, launch[0] + place, now) for place, one in enumerate(ids)],
+                "INSERT INTO instances (id, token, ordinal, place, launches, state, seen_at)"
+                " VALUES (?, ?, ?, ?, ?, 'pending', ?) ON CONFLICT DO NOTHING",
+                [
+                    (one, token, launch[0] + number, places and places[number], launches, at)
+                    for number, one in enumerate(ids)
+                ],
             )
-            self._end_launches(db, now)
+            self._end_launches(db, at)
 
     def refused(self, token: str, reason: str) -> None:
         """Write down that a launch has started nothing, and why; the reason is no secret."""
         with self._transaction() as db:
-            now = _now()
+            at = now()
             db.execute(
                 "UPDATE launches SET answered_at = ?, ended_at = ?, reason = ? WHERE token = ?",
-                (now, now, shortened(reason, LONGEST_REASON), token),
+                (at, at, shortened(reason, LONGEST_REASON), token),
             )
 
     def saw(self, instance_id: str, state: str) -> None:
-        """Write down what was seen of an instance; ``"terminated"`` means that it has ended.
+        """`saw_all` for one."""
+        self.saw_all({instance_id: state})
+
+    def saw_all(self, states: Mapping[str, str], *, endpoint: str | None = None) -> None:
+        """Write down what was seen of instances; ``"terminated"`` means that one has ended.
 
         Not awaited to be on the disk: what a loss of power takes will be seen again.
+
+        Args:
+            states: By id.
+            endpoint: Where these ids are from, as elsewhere others may have them; ``None``: they
+                mean the same everywhere.
         """
-        if state == "terminated":
-            self.ended([instance_id])
-            return
+        gone = [one for one, state in states.items() if state == "terminated"]
+        if gone:
+            self.ended(gone, endpoint=endpoint)
+        at = now()
         with self._transaction(durable=False) as db:
-            db.execute(
-                "UPDATE instances SET state = ?, seen_at = ? WHERE id = ? AND ended_at IS NULL",
-                (state, _now(), instance_id),
+            db.executemany(
+                f"UPDATE instances SET state = ?, seen_at = ? {_THOSE}",  # noqa: S608 - ours
+                [(state, at, one, *_at(endpoint)) for one, state in states.items()],
             )
 
-    def ending(self, ids: Iterable[str]) -> None:
-        """Write down that the end of `ids` is about to be asked for."""
-        now = _now()
+    def ending(self, ids: Iterable[str], *, endpoint: str | None = None) -> None:
+        """Write down that the end of `ids`, of an endpoint, is about to be asked for."""
+        at = now()
         with self._transaction() as db:
             db.executemany(
-                "UPDATE instances SET state = 'terminating', seen_at = ?,"
-                " terminate_asked_at = coalesce(terminate_asked_at, ?)"
-                " WHERE id = ? AND ended_at IS NULL",
-                [(now, now, one) for one in ids],
+                "UPDATE instances SET state = 'terminating', seen_at = ?,"  # noqa: S608 - ours
+                f" terminate_asked_at = coalesce(terminate_asked_at, ?) {_THOSE}",
+                [(at, at, one, *_at(endpoint)) for one in ids],
             )
 
-    def ended(self, ids: Iterable[str]) -> None:
+    def ended(self, ids: Iterable[str], *, endpoint: str | None = None) -> None:
         """Write down that `ids` have ended; one that had, or that nobody knows, is no error."""
-        now = _now()
+        at = now()
         with self._transaction() as db:
             db.executemany(
-                "UPDATE instances SET state = 'terminated', seen_at = ?, ended_at = ?"
-                " WHERE id = ? AND ended_at IS NULL",
-                [(now, now, one) for one in ids],
+                "UPDATE instances SET state = 'terminated', seen_at = ?, ended_at = ?"  # noqa: S608 - ours
+                f" {_THOSE}",
+                [(at, at, one, *_at(endpoint)) for one in ids],
             )
-            self._end_launches(db, now)
+            self._end_launches(db, at)
+
+    def renewed(
+        self, ids: Iterable[str], expires: datetime | None, *, endpoint: str | None = None
+    ) -> None:
+        """Write down that `ids` are to end by themselves at `expires` now; ``None``: never."""
+        until = "" if expires is None else as_text(expires)  # NULL is what the launch says
+        with self._transaction() as db:
+            db.executemany(
+                f"UPDATE instances SET expires = ? {_THOSE}",  # noqa: S608 - ours
+                [(until, one, *_at(endpoint)) for one in ids],
+            )
 
     def alive(self, experiment: str | None = None) -> list[Row]:
         """What may be running: instances that have not ended, and launches without an answer.
@@ -289,25 +265,27 @@ class Journal:
         Args:
             experiment: Only this experiment's; ``None``: everybody's who uses this journal.
         """
-        with self._mutex, explained(self.path):
-            cursor = self._db.execute(
-                """
-                SELECT token, experiment, owner, machine, pid, cloud, endpoint, image_id,
-                    instance_type, count, first, tags, expires, asked_at, answered_at,
-                    coalesce(i.id, '') AS instance_id, coalesce(i.ordinal, first) AS ordinal,
-                    coalesce(i.state, '') AS state, i.seen_at, i.terminate_asked_at
-                FROM launches AS l LEFT JOIN instances AS i USING (token)
-                WHERE l.ended_at IS NULL AND i.ended_at IS NULL
-                    AND (:experiment IS NULL OR experiment = :experiment)
-                ORDER BY asked_at, token, ordinal
-                """,
-                {"experiment": experiment},
-            )
-            names = [column[0] for column in cursor.description]
-            return [_row(dict(zip(names, values, strict=True))) for values in cursor]
+        query = """
+            SELECT token, experiment, owner, machine, pid, cloud, endpoint, region, zone, image_id,
+                instance_type, count, first, tags, asked_at, answered_at, login_user, ssh_port,
+                address, cloud_init, coalesce(i.expires, l.expires) AS expires,
+                coalesce(i.id, '') AS instance_id, coalesce(i.ordinal, first) AS ordinal,
+                coalesce(i.place, i.ordinal, first) AS place, coalesce(i.launches, 1) AS launches,
+                coalesce(i.state, '') AS state, i.seen_at, i.terminate_asked_at
+            FROM launches AS l LEFT JOIN instances AS i USING (token)
+            WHERE l.ended_at IS NULL AND i.ended_at IS NULL
+                AND (:experiment IS NULL OR experiment = :experiment)
+            ORDER BY asked_at, token, ordinal
+        """
+        return [as_row(one) for one in self._read(query, experiment=experiment)]
+
+    def over(self, tokens: Iterable[str]) -> set[str]:
+        """Those launches of `tokens` of which nothing is left."""
+        query = "SELECT token FROM launches WHERE token = :token AND ended_at IS NOT NULL"
+        return {one for one in tokens if self._read(query, token=one)}
 
     @staticmethod
-    def _end_launches(db: sqlite3.Connection, now: str) -> None:
+    def _end_launches(db: sqlite3.Connection, at: str) -> None:
         """A launch has ended once it is answered and nothing of it is left."""
         db.execute(
             """
@@ -316,8 +294,14 @@ class Journal:
                 SELECT 1 FROM instances AS i WHERE i.token = launches.token AND i.ended_at IS NULL
             )
             """,
-            (now,),
+            (at,),
         )
+
+    def _read(self, query: str, **facts: str | None) -> list[dict[str, Any]]:
+        with self._mutex, explained(self.path):
+            cursor = self._db.execute(query, facts)
+            names = [column[0] for column in cursor.description]
+            return [dict(zip(names, values, strict=True)) for values in cursor]
 
     @contextlib.contextmanager
     def _transaction(self, *, durable: bool = True) -> Iterator[sqlite3.Connection]:
@@ -347,19 +331,11 @@ class Journal:
             )
 
 
-def _now() -> str:
-    return _text(datetime.now(UTC))
+def _at(endpoint: str | None) -> tuple[str | None, str | None]:
+    given = None if endpoint is None else _public(endpoint)
+    return given, given
 
 
-def _text(time: datetime) -> str:
-    return time.astimezone(UTC).isoformat(timespec="microseconds")
-
-
-def _time(text: str | None) -> datetime | None:
-    return datetime.fromisoformat(text) if text else None
-
-
-def _row(values: dict[str, Any]) -> Row:
-    times = ("expires", "asked_at", "answered_at", "seen_at", "terminate_asked_at")
-    values.update({name: _time(values[name]) for name in times})
-    return Row(**{**values, "tags": tuple(json.loads(values["tags"]))})
+def _public(endpoint: str) -> str:
+    """`endpoint` without the user and the password that it may hold."""
+    return re.sub(r"//[^/@]*@", "//", endpoint)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Self
 
 from precip_async.errors import InvalidArgument, NameInUse
 from precip_async.home.files import reported
+from precip_async.steps import reached
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -98,6 +99,7 @@ class Hold:
                 self._path.unlink(missing_ok=True)  # still ours: nobody else can hold it yet
         finally:
             os.close(descriptor)
+        reached("name.released")
 
     def _forsake(self) -> None:
         """Leave the name to the process that we were forked from."""
@@ -132,6 +134,7 @@ def hold_name(home: Home, name: str) -> Hold:
         # Each further turn means that someone else released the name meanwhile.
         while (hold := _try_to_hold(name, path)) is None:
             continue
+    reached("name.held")
     return hold
 
 

@@ -22,44 +22,23 @@ if TYPE_CHECKING:
     from precip_async.clouds.base import Machine
     from precip_async.lab.dialects import Dialect
     from precip_async.lab.forwarding import Forwarder
+    from precip_async.lab.key_pairs import KeyPair
     from precip_async.lab.machines import Machines
     from precip_async.lab.scenario import Scenario
 
 __all__ = [
-    "STATE_CODES",
     "Account",
     "Address",
     "Group",
     "Imds",
     "Instance",
-    "KeyPair",
     "Reservation",
     "Rule",
 ]
 
-#: §2 "States": what is none of Amazon's has the code 0. §5 "States": `unset` is -1.
-STATE_CODES: Final = {
-    "pending": 0,
-    "running": 16,
-    "shutting-down": 32,
-    "terminated": 48,
-    "error": 0,
-    "unset": -1,
-}
 OWNER: Final = "123456789012"
 _INSTANCE_ID: Final = re.compile(r"i-[0-9a-f]{8}([0-9a-f]{9})?", re.IGNORECASE)
 _BASE36: Final = "abcdefghijklmnopqrstuvwxyz0123456789"
-
-
-@dataclass(slots=True, eq=False, kw_only=True)
-class KeyPair:
-    """A registered public key: one OpenSSH line."""
-
-    id: str
-    name: str
-    line: str
-    fingerprint: str
-    tags: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,6 +128,8 @@ class Instance:
         machine_id: The machine's own id; empty until it has been ordered.
         machine: What was last seen of it.
         hopeless: Whether the scenario has its boot fail.
+        ends_off: Whether it is ended when it powers itself off, and not only stopped.
+        stopped: Whether it was.
         dead: That, and why, it ended: the code and the text of the reason.
         gone: Whether the cloud has forgotten it.
     """
@@ -182,6 +163,8 @@ class Instance:
     hopeless: bool = False
     ending: bool = False
     failed: bool = False
+    ends_off: bool = False
+    stopped: bool = False
     dead: tuple[str, str] = ("", "")
     gone: bool = False
 
@@ -198,6 +181,8 @@ class Instance:
             return "terminated"
         if self.ending:
             return dialect.deleting_state
+        if self.stopped:
+            return "stopped"
         return "pending" if self.booted is None else "running"
 
     @property
@@ -369,9 +354,7 @@ class Account:
             one.placed = min(now, max(due, self._looked))
         elif machine.state == "failed":
             self._fail(one, machine.reason)
-        elif machine.state == "terminated":
-            if not one.ending:
-                self._fail(one, "Internal error on launch" if one.placed is None else "It crashed")
+        elif machine.state == "terminated" and (one.ending or self._went_off(one)):
             self._over(one)
         if (
             one.vanishes is None
@@ -382,6 +365,16 @@ class Account:
             return False
         one.gone = True
         return True
+
+    def _went_off(self, one: Instance) -> bool:
+        """Take note of an end that nobody asked for; whether that is all there is to be of it."""
+        if one.placed is None:
+            self._fail(one, "Internal error on launch")
+        elif one.ends_off:
+            one.dead = ("Client.InstanceInitiatedShutdown", "Instance initiated shutdown")
+        else:
+            one.stopped = True
+        return not one.stopped
 
     def _fail(self, one: Instance, why: str) -> None:
         one.failed, one.dead = True, ("Server.InternalError", why)

@@ -93,6 +93,8 @@ class Dialect:
         capacity: What a full cloud does: ``"refuses"`` the launch or ``"fails"`` the instances.
         user_data: Bytes of user data, decoded.
         vpc: Whether an account can have a network of its own by default.
+        shutdown: What a launch's word on what becomes of an instance that powers itself off is:
+            ``"heeded"`` or ``"ignored"``: it is then stopped.
         root_image: Whether images let root in by themselves.
         buckets: Whether calls are counted against token buckets.
     """
@@ -156,6 +158,7 @@ class Dialect:
     capacity: Literal["refuses", "fails"] = "refuses"  # §6 "capacity/limits"
     user_data: int = 16_384  # §6 "user data"; §4 "Ids"
     vpc: bool = True  # §6 "no default VPC"
+    shutdown: Literal["heeded", "ignored"] = "heeded"
     root_image: bool = False
     buckets: bool = False
 
@@ -267,6 +270,7 @@ _ROWS: Final = (
         capacity="fails",  # §2 "States": nova behind it schedules
         user_data=49_149,  # §2 "RunInstances": nova behind it
         vpc=False,  # seen on a real one: "No default VPC"
+        shutdown="ignored",  # §3 "RunInstances"
     ),
     Dialect(
         name="eucalyptus-3",
@@ -360,6 +364,7 @@ _ROWS: Final = (
         addressed="launch",  # §5 "Addresses"
         counts="least",  # §5 "RunInstances"
         vpc=False,  # §5 "Actions"
+        shutdown="ignored",  # §5 "RunInstances: reads only"
         root_image=True,  # §5 "RunInstances": "login is root"
     ),
 )

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from precip_async.lab.account import KeyPair
 from precip_async.lab.keys import (
     fingerprint_of,
     kind_of,
@@ -21,11 +21,22 @@ if TYPE_CHECKING:
     from precip_async.lab.dialects import Dialect
     from precip_async.lab.parameters import Parameters
 
-__all__ = ["delete_key_pair", "describe_key_pairs", "import_key_pair"]
+__all__ = ["KeyPair", "delete_key_pair", "describe_key_pairs", "import_key_pair"]
 
 MAX_NAME: Final = 255
 MAX_KEYS: Final = 5000  # §6 "key pairs"
 UNCHECKED: Final = "N0:KE:YF:IN:GE:RP:RI:NT"  # §5 "Keys": what Nimbus says of all keys
+
+
+@dataclass(slots=True, eq=False, kw_only=True)
+class KeyPair:
+    """A registered public key: one OpenSSH line."""
+
+    id: str
+    name: str
+    line: str
+    fingerprint: str
+    tags: dict[str, str] = field(default_factory=dict)
 
 
 async def import_key_pair(account: Account, p: Parameters) -> dict[str, Any]:

@@ -136,6 +136,7 @@ def _make(account: Account, wish: Wish, reservation: Reservation, index: int) ->
         mapped=wish.mapped,
         spot=wish.spot,
         imds=wish.imds,
+        ends_off=wish.ends_off,
         public=wish.public,
         tags=dict(wish.tags),
         vanishes=scenario.seconds("vanishes_after", ordinal) if vanishes else None,

@@ -6,12 +6,13 @@ import base64
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
+from precip_async.clouds.ec2_switch import counting
 from precip_async.clouds.local.faults import Orders
 from precip_async.clouds.local.metadata import Metadata
 from precip_async.lab.account import OWNER
 from precip_async.lab.cloud_init import played, real
 from precip_async.lab.keys import is_public_key
-from precip_async.lab.user_data import read_user_data
+from precip_async.lab.user_data import read_lifetime, read_user_data
 
 if TYPE_CHECKING:
     from precip_async.lab.account import Account, Instance
@@ -60,7 +61,8 @@ def order_of(account: Account, one: Instance, *, over: bool) -> Orders:
         return replace(order, cloud_init=real(script, seconds, fails=fails, amazon=amazon))
     # What takes no time has nothing to show, and two processes a machine would be much for a fleet.
     shown = account.machines.isolation == "namespace" or seconds or fails
-    plays = one.user_data and shown and not dialect.root_image
+    lifetime = None if dialect.root_image else read_lifetime(one.user_data)
+    plays = one.user_data and (shown or lifetime is not None) and not dialect.root_image
     logins = read_user_data(one.user_data)
     keys = [*filter(None, [_key(account, one)]), *logins.keys]
     return replace(
@@ -69,6 +71,7 @@ def order_of(account: Account, one: Instance, *, over: bool) -> Orders:
         default_user="" if dialect.root_image else "ubuntu",
         root_login=dialect.root_image or (logins.root and not refused),
         cloud_init=played(seconds, fails=fails) if plays else "",
+        power="" if lifetime is None else counting(lifetime),
     )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
-from precip_async.lab.account import OWNER, STATE_CODES
+from precip_async.lab.account import OWNER
 from precip_async.lab.tagging import tag_set
 from precip_async.lab.wishes import root_device
 
@@ -19,6 +19,16 @@ if TYPE_CHECKING:
 
 __all__ = ["change_of", "moment", "reservation_of", "reservations_of"]
 
+#: §2 "States": what is none of Amazon's has the code 0. §5 "States": `unset` is -1.
+STATE_CODES: Final = {
+    "pending": 0,
+    "running": 16,
+    "shutting-down": 32,
+    "terminated": 48,
+    "stopped": 80,
+    "error": 0,
+    "unset": -1,
+}
 NOWHERE: Final = "0.0.0.0"  # noqa: S104 - nothing is bound to it; §4 "Addresses"
 
 

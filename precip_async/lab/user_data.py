@@ -15,10 +15,12 @@ from dataclasses import dataclass
 from email import message_from_bytes, policy
 from typing import TYPE_CHECKING, Any, Final
 
+from precip_async.clouds.ec2_switch import seconds_of
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["Logins", "read_user_data"]
+__all__ = ["Logins", "read_lifetime", "read_user_data"]
 
 HEADER: Final = "#cloud-config"
 MAX_UNPACKED: Final = 1 << 20  # bytes of user data that was compressed
@@ -53,6 +55,15 @@ def read_user_data(data: bytes) -> Logins:
         root = root if allowed is None else allowed
         keys += more
     return Logins(root=root, keys=tuple(dict.fromkeys(keys)))
+
+
+def read_lifetime(data: bytes) -> int | None:
+    """The seconds after which user data has its instance power itself off; ``None``: never.
+
+    It is known by what precip has cloud-init start: no other ``bootcmd`` is looked at.
+    """
+    found = [seconds for config in _configs(data) if (seconds := seconds_of(config)) is not None]
+    return min(found, default=None)
 
 
 def _configs(data: bytes) -> Iterator[str]:

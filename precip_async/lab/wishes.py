@@ -44,6 +44,7 @@ class Wish:
     tags: dict[str, str] = field(default_factory=dict)
     spot: bool = False
     imds: Imds = field(default_factory=Imds)
+    ends_off: bool = False
 
 
 def read_wish(account: Account, p: Parameters) -> Wish:
@@ -87,6 +88,7 @@ def read_wish(account: Account, p: Parameters) -> Wish:
         ),
         spot=p.part("InstanceMarketOptions").text("MarketType") == "spot",
         imds=_imds(p.part("MetadataOptions")),
+        ends_off=ending == "terminate" and account.dialect.shutdown == "heeded",
     )
 
 

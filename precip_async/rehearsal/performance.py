@@ -147,7 +147,7 @@ async def _end_local(home: Path) -> None:
     """End local instances that were to be kept."""
     with anyio.move_on_after(END_LOCAL, shield=True):
         try:
-            await reap(home=home, end=True)
+            await reap(home=home, cloud="local", end=True)
         except ExperimentException as error:  # the report is wanted all the same
             say(f"precip: {error}\n")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -84,6 +84,7 @@ class Batch:
     """
 
     targets: Column[Target]
+    takes_files: ClassVar[bool] = False  # beside a connection, at each place
 
     async def do(self, place: int, pool: Pool, limits: Limits, watch: Watch) -> Any:
         """Do it at `place`, over a connection of `pool`.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import secrets
 from dataclasses import dataclass, field
@@ -9,7 +10,6 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import anyio
-import anyio.lowlevel
 
 from precip_async.errors import (
     AuthenticationFailed,
@@ -20,6 +20,7 @@ from precip_async.errors import (
 )
 from precip_async.shell import command_line, ending_line
 from precip_async.ssh.conversation import Conversation, Feed, Words, send
+from precip_async.steps import reached
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from precip_async.ssh.slot import Lease
     from precip_async.ssh.transport import Target
 
-__all__ = ["Conversation", "Feed", "Order", "converse", "endings", "send"]
+__all__ = ["Conversation", "Feed", "Order", "converse", "end_run", "endings", "send"]
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +51,8 @@ class Order:
         env: Its environment, beside what the login gives.
         cwd: Where it runs; ``None``: the home directory.
         timeout: Seconds from its start; ``None``: no limit.
+        lasting: Whether it is left to itself when nobody listens any more: it is short, and what
+            it has begun is to be.
         mark: Names the run in the environment of each of its processes.
     """
 
@@ -59,6 +62,7 @@ class Order:
     env: Mapping[str, str] = field(default_factory=dict)
     cwd: str | None = None
     timeout: float | None = None
+    lasting: bool = False
     mark: str = field(default_factory=lambda: secrets.token_hex(8))
     _lines: dict[bool, str] = field(default_factory=dict, init=False, repr=False, compare=False)
 
@@ -107,6 +111,7 @@ async def converse(
     line = order.line(stdin=feed is not None)
     async with pool.lease(target) as lease:
         run = _Run(pool, lease, order, talk, limits)
+        reached("command.leased")
         try:
             if order.timeout is None:
                 await run.start(line)
@@ -117,6 +122,7 @@ async def converse(
                     await run.listen(feed)
                 if scope.cancelled_caught and talk.exit_code is None:
                     return await run.end()
+            reached("command.exited")
             await run.drain()
         except BaseException:  # cancelled, or the listener failed: nothing may be left running
             talk.ignore()
@@ -146,6 +152,7 @@ class _Run:
         except ConnectionLost:  # it may have been started
             self._owe()
             raise
+        reached("command.started")
 
     async def listen(self, feed: Feed | None) -> None:
         """Feed it and wait for its exit; it need not read all of its input."""
@@ -170,7 +177,7 @@ class _Run:
         """
         talk, heard_at_exit = self._talk, self._talk.heard
         if not talk.over:
-            await anyio.lowlevel.checkpoint()  # mostly it comes together with the exit
+            await asyncio.sleep(0)  # mostly it comes together with the exit
         if not talk.over:
             with anyio.move_on_after(self._limits.drain_grace):
                 await talk.until_over()
@@ -213,13 +220,20 @@ class _Run:
         talk, limits = self._talk, self._limits
         if talk.channel is None and not self._lease.doubtful:
             return ""  # it was never started
+        if self._order.lasting:
+            with anyio.move_on_after(limits.kill_grace, shield=True):
+                await talk.until_over()
+            if not talk.over:
+                self._lease.drop()
+            return ""
         left = "the instance did not say in time whether anything is left"
         with anyio.move_on_after(2 * limits.kill_grace + limits.close_grace, shield=True):
             if talk.channel is not None:
                 with anyio.move_on_after(limits.kill_grace):
                     await talk.begun()
             try:
-                left = await self._ended()
+                target, group = self._lease.slot.target, talk.group or 0
+                left = await end_run(self._pool, target, self._order, group, limits)
             except ExperimentException as error:
                 left = f"ending it failed: {error}"
             if talk.channel is not None and not left:
@@ -231,41 +245,50 @@ class _Run:
             self._lease.drop()  # its channel may still be counted by the server
         return left
 
-    async def _ended(self) -> str:
-        """Run what ends it, as the command's user and, where that does not do, as root."""
-        left = ""
-        lines = endings(self._order, self._limits, self._talk.group or 0)
-        for user, line in zip(_enders(self._order), lines, strict=True):
-            end = await self._say(line)
-            if end.exit_code == 0:
-                return ""
-            if end.exit_code == NOT_ALL_ENDED or user != "root":  # else sudo is not for us
-                left = f"process ids {end.words}" if end.words else "it is not known what"
-        return left
-
-    async def _say(self, line: str) -> Words:
-        """Run a line of ours; over a new connection where this one has no session for it."""
-        words = Words()
-        for patient in (False, True):
-            async with self._pool.lease(self._lease.slot.target, spare=True) as lease:
-                try:
-                    channel = await lease.start(line, words, patient=patient)
-                except ConnectError:
-                    if patient:
-                        raise
-                    lease.drop()
-                    continue
-                try:
-                    await words.until_over()
-                finally:
-                    channel.close()
-                break
-        return words
-
     def _owe(self) -> None:
         """Have the next connection end what may be left."""
-        lines = endings(self._order, self._limits, self._talk.group or 0)
-        self._lease.slot.debts.append(lines)
+        order, group = self._order, self._talk.group or 0
+        if not order.lasting:
+            self._lease.slot.debts.append(endings(order, self._limits, group))
+
+
+async def end_run(pool: Pool, target: Target, order: Order, group: int, limits: Limits) -> str:
+    """End what runs by `order` in `group` (0: not known), verified; what is left, in words.
+
+    As the command's user and, where that does not do, as root.
+
+    Raises:
+        ConnectError: There is no connection; nothing was ended.
+        ConnectionLost: Nobody knows what was.
+    """
+    left = ""
+    for user, line in zip(_enders(order), endings(order, limits, group), strict=True):
+        end = await _say(pool, target, line)
+        if end.exit_code == 0:
+            return ""
+        if end.exit_code == NOT_ALL_ENDED or user != "root":  # else sudo is not for us
+            left = f"process ids {end.words}" if end.words else "it is not known what"
+    return left
+
+
+async def _say(pool: Pool, target: Target, line: str) -> Words:
+    """Run a line of ours; over a new connection where this one has no session for it."""
+    words = Words()
+    for patient in (False, True):
+        async with pool.lease(target, spare=True) as lease:
+            try:
+                channel = await lease.start(line, words, patient=patient)
+            except ConnectError:
+                if patient:
+                    raise
+                lease.drop()
+                continue
+            try:
+                await words.until_over()
+            finally:
+                channel.close()
+            break
+    return words
 
 
 def endings(order: Order, limits: Limits, group: int = 0) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import anyio
 
@@ -85,6 +85,7 @@ class Commands(Batch):
     cwd: str | None = None
     timeout: float | None = None
     stdin: bytes | None = field(default=None, repr=False)
+    takes_files: ClassVar[bool] = True
 
     def order(self, place: int) -> Order:
         """What is run at `place`."""
@@ -179,6 +180,7 @@ class Scripts(Batch):
     source: Source
     path: Column[str]
     commands: Commands
+    takes_files: ClassVar[bool] = True
 
     async def do(self, place: int, pool: Pool, limits: Limits, watch: Watch) -> CommandResult:
         """See `Batch.do`."""

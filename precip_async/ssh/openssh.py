@@ -6,6 +6,7 @@ when the first connection is made: importing asyncssh takes a third of a second.
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import os
 from functools import lru_cache
@@ -83,7 +84,7 @@ def _preferring(first: tuple[str, ...], supported: list[bytes]) -> list[str]:
 
 
 @lru_cache(maxsize=4096)
-def _trusted(lines: tuple[str, ...]) -> tuple[list[asyncssh.SSHKey], list[str]]:
+def _trusted(lines: tuple[str, ...]) -> tuple[frozenset[asyncssh.SSHKey], list[bytes]]:
     """Host keys to believe, and all algorithms for them, those of these keys first.
 
     asyncssh by itself would ask for no others, so that a host with a new key of another type would
@@ -91,7 +92,14 @@ def _trusted(lines: tuple[str, ...]) -> tuple[list[asyncssh.SSHKey], list[str]]:
     """
     keys = [asyncssh.import_public_key(line) for line in lines]
     first = tuple(name.decode() for key in keys for name in key.sig_algorithms)
-    return keys, _preferring(first, asyncssh.public_key.get_default_public_key_algs())
+    return frozenset(keys), _host_key_algorithms(first)
+
+
+@lru_cache(maxsize=64)
+def _host_key_algorithms(first: tuple[str, ...]) -> list[bytes]:
+    """One list for all hosts that have the same kinds of keys."""
+    names = _preferring(first, asyncssh.public_key.get_default_public_key_algs())
+    return [name.encode() for name in names]
 
 
 class AsyncsshConnector:
@@ -156,8 +164,8 @@ class AsyncsshConnector:
                         options=options,
                         config=config,
                         client_factory=lambda: witness,
-                        known_hosts=(keys, [], []),
-                        server_host_key_algs=algorithms,
+                        known_hosts=(list(keys), [], []),
+                        server_host_key_algs=[name.decode() for name in algorithms],
                         tunnel=tunnel or (),
                     )
             if scope.cancelled_caught:
@@ -209,7 +217,7 @@ class AsyncsshConnector:
             given["encryption_algs"] = _preferring(
                 _FIRST_CIPHERS, asyncssh.encryption.get_default_encryption_algs()
             )
-        return asyncssh.SSHClientConnectionOptions(
+        options = asyncssh.SSHClientConnectionOptions(
             config=None,
             agent_path=() if login.agent else None,
             gss_host=None,
@@ -220,6 +228,7 @@ class AsyncsshConnector:
             keepalive_count_max=limits.keepalive_count,
             **given,
         )
+        return openssh_fast.shared(options) if self._fast else options
 
 
 class _ToBastion:
@@ -254,7 +263,7 @@ class _Witness(asyncssh.SSHClient):
     def seen(self) -> Seen:
         """How far it has come."""
         if self._connection is not None:
-            self._seen.reached = True
+            self._seen.reached = getattr(self._connection, "reached", True)
             self._seen.spoke = bool(self._connection.get_extra_info("server_version"))
         return self._seen
 
@@ -265,7 +274,7 @@ class _Witness(asyncssh.SSHClient):
         self, host: str, addr: str, port: int, key: asyncssh.SSHKey
     ) -> bool:
         """Believe a first key where the policy says so, never a changed one."""
-        line = key.export_public_key("openssh").decode().strip()
+        line = f"{key.get_algorithm()} {base64.b64encode(key.public_data).decode()}"
         if not self._seen.known and self._trust.learned(self._target, line):
             return True
         self._seen.shown = f"{key.get_algorithm()} {key.get_fingerprint()}"

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import asyncssh
 from asyncssh import constants
 from asyncssh.crypto import cipher as ciphers
-from asyncssh.encryption import Encryption, GCMEncryption
+from asyncssh.encryption import Encryption
 from asyncssh.logging import SSHLogger
 from asyncssh.packet import PacketDecodeError, SSHPacket, SSHPacketHandler
 
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 __all__ = ["PACKET_PARTS", "Gathers", "Hushed", "Mute", "Packs", "Quiet", "Rests", "Seal", "Seals"]
 
 TAG = BLOCK = 16  # bytes of AES-GCM
+NONCE = 12  # likewise
+KEYS = {b"aes128-gcm@openssh.com": 16, b"aes256-gcm@openssh.com": 32}  # likewise, by its names
 LEAST_PADDING = 4
 SHORTEST = 2  # bytes: how much padding, and the type
 DUMPS = 3  # asyncssh's debug level at which each packet is logged
@@ -88,17 +90,12 @@ class Quiet(asyncssh.SSHClientConnection):
 class Seal(Encryption):
     """AES-GCM with one cipher object for all packets; asyncssh's makes one for each."""
 
+    __slots__ = ("_aead", "_count", "_fixed", "opened")
+
     def __init__(self, key: bytes, nonce: bytes) -> None:
         self._aead = ciphers.AESGCM(key)  # type: ignore[attr-defined]  # it only imports it
         self._fixed, self._count = nonce[:4], int.from_bytes(nonce[4:], "big")
         self.opened: bytes | None = None  # the next packet, where it was looked into already
-
-    @classmethod
-    def succeeding(cls, encryption: Encryption | None) -> Encryption | None:
-        """A seal that goes on where a `GCMEncryption` is; another cipher is left as it is."""
-        if type(encryption) is not GCMEncryption:
-            return encryption
-        return cls(encryption._cipher._key, encryption._cipher._iv)
 
     def encrypt_packet(self, seq: int, header: bytes, packet: bytes) -> tuple[bytes, bytes]:
         return header + self._aead.encrypt(self._nonce(), packet, header), b""
@@ -129,9 +126,10 @@ class Seal(Encryption):
 
 
 class Seals(asyncssh.SSHClientConnection):
-    """AES-GCM by `Seal`."""
+    """AES-GCM by `Seal`, whose keys are derived from one hash that is taken once."""
 
     RELIES_ON: ClassVar[dict[str, str]] = {
+        "connection.SSHConnection._process_newkeys": "279ae414",
         "connection.SSHConnection.send_newkeys": "152160e5",
         "encryption.GCMEncryption.__init__": "94089a6e",
         "encryption.GCMEncryption.encrypt_packet": "1efc09c8",
@@ -141,19 +139,48 @@ class Seals(asyncssh.SSHClientConnection):
         "crypto.cipher.GCMCipher.encrypt_and_sign": "0ad6508b",
         "crypto.cipher.GCMCipher.verify_and_decrypt": "5e144a3e",
         "crypto.cipher.GCMCipher._update_iv": "e77ee1bc",
+        "kex.Kex.compute_key": "7efd1745",
     }
 
     def send_newkeys(self, k: bytes, h: bytes) -> None:
-        super().send_newkeys(k, h)
-        self._send_encryption = Seal.succeeding(self._send_encryption)
-        self._next_recv_encryption = Seal.succeeding(self._next_recv_encryption)
+        ours, theirs = KEYS.get(self._enc_alg_cs), KEYS.get(self._enc_alg_sc)
+        uncompressed = self._cmp_alg_cs == self._cmp_alg_sc == b"none"
+        assert self._kex is not None
+        shared = self._kex._hash_alg(k + h)
+        if not ours or not theirs or not uncompressed or shared.digest_size < max(ours, theirs):
+            super().send_newkeys(k, h)
+            return
+        first, self._session_id = not self._session_id, self._session_id or h
+        self._kex = None
+        derived = functools.partial(_derived, shared, self._session_id)
+        self.send_packet(constants.MSG_NEWKEYS)  # the last one under the old keys
+        self._send_encryption = Seal(derived(b"C", ours), derived(b"A", NONCE))
+        self._next_recv_encryption = Seal(derived(b"D", theirs), derived(b"B", NONCE))
+        self._send_enchdrlen, self._send_blocksize = 1, BLOCK
+        self._next_recv_blocksize, self._next_recv_macsize = BLOCK, TAG
+        if self._can_send_ext_info:
+            self._extensions_to_send[b"global-requests-ok"] = b""
+            self._send_ext_info()
+            self._can_send_ext_info = False
+        self._kex_complete = True
+        if first:
+            self.send_service_request(b"ssh-userauth")
+        self._send_deferred_packets()
+
+
+def _derived(shared: Any, session: bytes, letter: bytes, length: int) -> bytes:
+    """A key as RFC 4253, section 7.2, has it, which is not longer than the hash."""
+    one = shared.copy()
+    one.update(letter + session)
+    key: bytes = one.digest()[:length]
+    return key
 
 
 class Packs(asyncssh.SSHClientConnection):
     """The usual packet without the unusual cases, each of which is left to asyncssh.
 
     Usual is a packet in the clear or under a `Seal`, uncompressed, that has its handler; and, to be
-    sent, one after the login, while no new keys are due.
+    sent, one under a `Seal`, of the login or after it, while no new keys are due.
     """
 
     RELIES_ON: ClassVar[dict[str, str]] = {
@@ -172,9 +199,9 @@ class Packs(asyncssh.SSHClientConnection):
         cipher = self._send_encryption
         if (
             type(cipher) is not Seal
-            or not self._auth_complete
             or not self._kex_complete
-            or pkttype <= constants.MSG_KEX_LAST
+            or (pkttype <= constants.MSG_KEX_LAST and pkttype != constants.MSG_SERVICE_REQUEST)
+            or (pkttype > constants.MSG_USERAUTH_LAST and not self._auth_complete)
             or self._compressor is not None
             or self._rekey_bytes_sent >= self._rekey_bytes
             or (self._rekey_seconds and time.monotonic() >= self._rekey_time)
@@ -282,8 +309,15 @@ class Mute(SSHLogger):
 
     debug1 = debug2 = info
 
+    def get_child(self, child: str = "", context: str = "") -> SSHLogger:
+        """Itself: asyncssh has no warnings."""
+        return self
+
     def packet(self, pktid: int | None, packet: bytes, msg: str, *args: Any, **kwargs: Any) -> None:
         """Say nothing."""
+
+
+MUTE = Mute(logging.getLogger("asyncssh"))
 
 
 class Hushed(asyncssh.SSHClientConnection):
@@ -301,8 +335,7 @@ class Hushed(asyncssh.SSHClientConnection):
     def __init__(self, *args: Any, **settings: Any) -> None:
         super().__init__(*args, **settings)
         if not self._logger.isEnabledFor(logging.INFO):
-            # its channels and its key exchange make theirs of it
-            self._logger = Mute(self._logger._logger, context=self._logger._context)
+            self._logger = MUTE  # for its channels and its key exchange as well
 
 
 PACKET_PARTS = (Gathers, Packs, Quiet, Seals, Rests, Hushed)

@@ -40,6 +40,8 @@ async def open_session(
 class AsyncsshTransport:
     """One connection; `opener` does what `open_session` does."""
 
+    __slots__ = ("_limits", "_open", "_target", "connection")
+
     def __init__(
         self,
         connection: asyncssh.SSHClientConnection,
@@ -48,7 +50,11 @@ class AsyncsshTransport:
         opener: Callable[..., Awaitable[None]] = open_session,
     ) -> None:
         self.connection, self._limits, self._open = connection, limits, opener
-        self._facts = {"instance_id": target.instance_id, "host": target.host}
+        self._target = target
+
+    @property
+    def _facts(self) -> dict[str, str]:
+        return {"instance_id": self._target.instance_id, "host": self._target.host}
 
     @property
     def alive(self) -> bool:

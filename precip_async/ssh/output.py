@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from precip_async.ssh.pool import Pool
     from precip_async.ssh.transport import Target
 
-__all__ = ["Budget", "Listener", "OutputFiles", "run_command"]
+__all__ = ["Budget", "Collector", "Listener", "OutputFiles", "run_command"]
 
 Listener = Callable[["Stream", str], object]
 Room = Callable[[], Awaitable[object]]
@@ -84,7 +84,7 @@ class _Kept:
         self.decoder = getincrementaldecoder("utf-8")("replace")
 
 
-class _Collector(Conversation):
+class Collector(Conversation):
     """Keeps, writes and shows the output of one command."""
 
     def __init__(
@@ -94,7 +94,7 @@ class _Collector(Conversation):
         budget: Budget,
         files: OutputFiles,
         listener: Listener | None,
-        room: Room | None,
+        room: Room | None = None,
     ) -> None:
         super().__init__(mark)
         self._budget, self._files = budget, files
@@ -107,6 +107,7 @@ class _Collector(Conversation):
             self.put_off(0)  # also of an empty stream there is a file
 
     def output(self, stream: Stream, data: bytes) -> None:
+        """Keep it, and remember what is to be written and shown."""
         kept = self.streams[stream]
         if kept.path is None:
             fits = self._budget.take(min(len(data), kept.room))
@@ -124,6 +125,7 @@ class _Collector(Conversation):
             self.put_off(len(data))
 
     async def flush(self) -> None:
+        """Write and show what has come."""
         for stream, kept in self.streams.items():
             if kept.path is not None and (kept.backlog or kept.file is None):
                 await anyio.to_thread.run_sync(_write, kept)
@@ -189,7 +191,7 @@ async def run_command(
 
     If cancelled, the command is ended.
     """
-    talk = _Collector(order.mark, limits, budget, files, listener, room)
+    talk = Collector(order.mark, limits, budget, files, listener, room)
     feed = None
     if stdin is not None:
         given = stdin  # for the closure: not None

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import anyio
+import anyio.lowlevel
 
 from precip_async.errors import ExperimentClosed
+from precip_async.ssh.room import Room
 from precip_async.ssh.slot import Lease, Slot
 
 if TYPE_CHECKING:
@@ -41,13 +44,28 @@ class Pool:
     Three limits, three names: ``limits.max_connects`` handshakes in flight (and
     ``max_connects_per_server`` to one server or through one bastion), ``max_channels`` commands
     a connection; how many hosts are worked on at once is the fan-out's.
+
+    Args:
+        connector: Opens them.
+        limits: See above.
+        bastion: Whether all pass through one jump host: over its one connection, which takes the
+            one descriptor.
+        room: Which other connections they share descriptors with; default: there are enough.
     """
 
-    def __init__(self, connector: Connector, limits: Limits, *, bastion: bool = False) -> None:
+    def __init__(
+        self,
+        connector: Connector,
+        limits: Limits,
+        *,
+        bastion: bool = False,
+        room: Room | None = None,
+    ) -> None:
         self._connector, self._limits, self._bastion = connector, limits, bastion
+        self._room = Room() if room is None or bastion else room
         self._slots: dict[str, dict[Target, Slot]] = {}  # by instance: forgetting one is cheap
-        self.handshakes = anyio.Semaphore(limits.max_connects, fast_acquire=True)
-        self._servers: dict[tuple[str, int | None], anyio.Semaphore] = {}
+        self.handshakes = asyncio.Semaphore(limits.max_connects)
+        self.gates: dict[tuple[str, int | None], _Gate] = {}  # by server, while there are turns
         self.connecting = 0
         self._closed = False
 
@@ -89,6 +107,14 @@ class Pool:
         slot = self._slots.get(target.instance_id, {}).get(target)
         return () if slot is None else tuple(slot.debts)
 
+    def working(self, hosts: int) -> AbstractAsyncContextManager[None]:
+        """Have descriptors for `hosts` that are worked on at once; idle connections give way.
+
+        Raises:
+            InvalidArgument: They don't fit, by the limit of this process.
+        """
+        return self._room.working(hosts)
+
     def connected(self, target: Target) -> bool:
         """Whether a connection to `target` is open."""
         slot = self._slots.get(target.instance_id, {}).get(target)
@@ -115,7 +141,9 @@ class Pool:
         slots = self._slots.setdefault(target.instance_id, {})
         slot = slots.get(target)
         if slot is None:
-            slot = slots[target] = Slot(target, self._connector, self._turn, self._limits)
+            slot = slots[target] = Slot(
+                target, self._connector, self._turn, self._limits, self._room
+            )
         return slot
 
     def _all(self) -> Iterator[Slot]:
@@ -124,11 +152,7 @@ class Pool:
     def _turn(self, target: Target) -> AbstractAsyncContextManager[None]:
         """The right to one handshake with `target`."""
         server = ("", None) if self._bastion else (target.host, target.port)
-        gate = self._servers.get(server)
-        if gate is None:
-            gate = anyio.Semaphore(self._limits.max_connects_per_server, fast_acquire=True)
-            self._servers[server] = gate
-        return _Turn(self, gate)
+        return _Turn(self, server, self._limits.max_connects_per_server)
 
 
 # Classes and no generators: each host passes through them several times.
@@ -144,6 +168,7 @@ class _Leasing:
         self._channels = slot.spare if spare else slot.channels
 
     async def __aenter__(self) -> Lease:
+        await anyio.lowlevel.checkpoint_if_cancelled()  # nothing below need wait
         await self._channels.acquire()
         try:
             transport = await self._slot.ready(self._timeout)
@@ -161,20 +186,35 @@ class _Leasing:
             self._channels.release()
 
 
+class _Gate(asyncio.Semaphore):
+    """What the handshakes with one server pass through; `users` are in it, or wait."""
+
+    users = 0
+
+
 class _Turn:
     """One handshake, counted."""
 
-    __slots__ = ("_gate", "_pool")
+    __slots__ = ("_gate", "_most", "_pool", "_server")
 
-    def __init__(self, pool: Pool, gate: anyio.Semaphore) -> None:
-        self._pool, self._gate = pool, gate
+    def __init__(self, pool: Pool, server: tuple[str, int | None], most: int) -> None:
+        self._pool, self._server, self._most = pool, server, most
 
     async def __aenter__(self) -> None:
-        await self._gate.acquire()
+        gates = self._pool.gates
+        if self._server not in gates:
+            gates[self._server] = _Gate(self._most)
+        self._gate = gates[self._server]
+        self._gate.users += 1
         try:
-            await self._pool.handshakes.acquire()
+            await self._gate.acquire()
+            try:
+                await self._pool.handshakes.acquire()
+            except BaseException:
+                self._gate.release()
+                raise
         except BaseException:
-            self._gate.release()
+            self._leave()
             raise
         self._pool.connecting += 1
 
@@ -182,3 +222,9 @@ class _Turn:
         self._pool.connecting -= 1
         self._pool.handshakes.release()
         self._gate.release()
+        self._leave()
+
+    def _leave(self) -> None:
+        self._gate.users -= 1
+        if not self._gate.users:  # a fleet of a thousand would keep a thousand of them
+            del self._pool.gates[self._server]

@@ -15,11 +15,13 @@ from precip_async.ssh.share import Share
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from contextlib import AbstractAsyncContextManager
 
     from precip_async.events import Stream
     from precip_async.limits import Limits
     from precip_async.ssh.batch import Batch
     from precip_async.ssh.pool import Pool
+    from precip_async.ssh.transport import Target
 
 __all__ = ["PooledRemote", "Remote", "one"]
 
@@ -33,6 +35,18 @@ class Remote(Protocol):
         Raises:
             ExperimentException: They can't be.
         """
+
+    def working(self, hosts: int) -> AbstractAsyncContextManager[None]:
+        """Have what it takes to work on `hosts` at once; see `Room.working`.
+
+        Raises:
+            InvalidArgument: There are too few descriptors.
+        """
+        ...
+
+    def connected(self, target: Target) -> bool:
+        """Whether there is a connection to `target`, as far as is known without asking."""
+        ...
 
     async def each(self, batch: Batch, places: Sequence[int], watch: Watch, *, width: int) -> None:
         """Do `batch` at `places`, at most `width` of them at once.
@@ -104,9 +118,21 @@ class PooledRemote:
     async def expect(self, instances: int) -> None:
         """See `Remote.expect`: few or many, it is all one."""
 
+    def working(self, hosts: int) -> AbstractAsyncContextManager[None]:
+        """See `Remote.working`."""
+        return self.pool.working(hosts)
+
+    def connected(self, target: Target) -> bool:
+        """See `Remote.connected`."""
+        return self.pool.connected(target)
+
     async def each(self, batch: Batch, places: Sequence[int], watch: Watch, *, width: int) -> None:
         """See `Remote.each`."""
-        await Share(batch, places, watch, self.pool, self._limits, width=width).run()
+
+        async def do(place: int) -> Any:
+            return await batch.do(place, self.pool, self._limits, watch)
+
+        await Share(places, do, watch.ended, width=width).run()
 
     async def forget(self, instance_id: str) -> None:
         """See `Remote.forget`."""

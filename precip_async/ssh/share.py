@@ -1,53 +1,45 @@
-"""Places of a batch that are worked on in this process, so many at once."""
+"""Places that are worked on in this process, so many at once."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from precip_async.errors import RemoteError
 from precip_async.ssh.tasks import task_group
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from anyio.abc import TaskGroup
-
-    from precip_async.limits import Limits
-    from precip_async.ssh.batch import Batch, Watch
-    from precip_async.ssh.pool import Pool
 
 __all__ = ["Share"]
 
 
 class Share:
-    """Does a batch at some of its places, each begun in its turn.
+    """Does an operation at each of some places, begun in their order.
 
     Args:
-        batch: What.
         places: Where.
-        watch: Is told of it.
-        pool: Whose connections are used.
-        limits: The graces and bounds.
+        operation: What.
+        ended: Is told of each what came of it: a value or a `RemoteError`.
         width: How many at once.
     """
 
     def __init__(
         self,
-        batch: Batch,
         places: Sequence[int],
-        watch: Watch,
-        pool: Pool,
-        limits: Limits,
+        operation: Callable[[int], Awaitable[Any]],
+        ended: Callable[[int, Any], object],
         *,
         width: int,
     ) -> None:
-        self._batch, self._watch, self._pool, self._limits = batch, watch, pool, limits
+        self._operation, self._ended = operation, ended
         self._rest, self._left = iter(places), len(places)  # not begun yet
         self._width = width
         self._tasks: TaskGroup | None = None
 
     async def run(self) -> None:
-        """Do it all.
+        """Do it all; what is raised that is no `RemoteError` ends everything.
 
         If cancelled, so are the operations under way, and each is awaited: also when the
         cancellation is asyncio's own, which knows no shields, since several run in tasks of
@@ -74,7 +66,7 @@ class Share:
         for place in self._rest:  # one iterator for all who work: each takes the next
             self._left -= 1
             try:
-                outcome = await self._batch.do(place, self._pool, self._limits, self._watch)
+                outcome = await self._operation(place)
             except RemoteError as error:
                 outcome = error
-            self._watch.ended(place, outcome)
+            self._ended(place, outcome)

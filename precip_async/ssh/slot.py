@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import logging
 import random
@@ -17,6 +18,7 @@ from precip_async.errors import (
     ExperimentException,
     RemoteError,
 )
+from precip_async.ssh.room import Room
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -48,20 +50,29 @@ class Slot:
     where the one before it failed.
     """
 
+    # Most slots are idle most of the time: no dictionary each, and locks of asyncio's, which make
+    # their queue when somebody has to wait; anyio's have one of 600 bytes from the beginning.
+    __slots__ = (
+        *("_connecting", "_connector", "_failure", "_failures", "_leases", "_room", "_limits"),
+        *("_transport", "_turn", "channels", "closed", "debts", "spare", "target"),
+    )
+
     def __init__(
         self,
         target: Target,
         connector: Connector,
         turn: Callable[[Target], AbstractAsyncContextManager[None]],
         limits: Limits,
+        room: Room | None = None,
     ) -> None:
         self.target = target
-        self.channels = anyio.Semaphore(limits.max_channels, fast_acquire=True)
-        self.spare = anyio.Semaphore(SPARE_CHANNELS, fast_acquire=True)
+        self.channels = asyncio.Semaphore(limits.max_channels)
+        self.spare = asyncio.Semaphore(SPARE_CHANNELS)
         self.debts: list[tuple[str, ...]] = []
         self.closed = False
         self._connector, self._turn, self._limits = connector, turn, limits
-        self._connecting = anyio.Lock(fast_acquire=True)
+        self._room = Room() if room is None else room
+        self._connecting = asyncio.Lock()
         self._transport: Transport | None = None
         self._leases: dict[Transport, int] = {}
         self._failures = 0
@@ -98,6 +109,8 @@ class Slot:
             if self._failure is not None and self._failures != seen:
                 shared = copy.copy(self._failure)  # one of its own for each: tracebacks are
                 raise shared from self._failure
+            if self._transport is not None:  # it has died, and takes no room any more
+                self._room.closed(self._transport)
             try:
                 transport = await self._connect(timeout)
             except ExperimentException as error:
@@ -115,19 +128,25 @@ class Slot:
         limit = self._limits.connect_timeout if timeout is None else timeout
         spent, attempt = 0.0, 0
         while True:
-            async with self._turn(self.target):  # waiting for it costs none of the time
-                began = time.monotonic()
-                try:
+            transport = None
+            await self._room.enter(
+                self.target, self._limits.connect_timeout, urgent=bool(self._leases)
+            )
+            try:
+                async with self._turn(self.target):  # waiting for it costs none of the time
+                    began = time.monotonic()
                     transport = await self._connector.connect(self.target, limit - spent)
                     break
-                except ConnectError as error:
-                    attempt += 1
-                    pause = backoff(attempt)
-                    spent += time.monotonic() - began + pause
-                    if timeout is not None or spent >= min(limit, error.patience):
-                        if attempt > 1:
-                            error.add_note(f"{attempt} attempts in {spent - pause:.1f} s")
-                        raise
+            except ConnectError as error:
+                attempt += 1
+                pause = backoff(attempt)
+                spent += time.monotonic() - began + pause
+                if timeout is not None or spent >= min(limit, error.patience):
+                    if attempt > 1:
+                        error.add_note(f"{attempt} attempts in {spent - pause:.1f} s")
+                    raise
+            finally:
+                self._room.left(transport)
             await anyio.sleep(pause)
         try:
             await self._pay(transport)
@@ -160,6 +179,7 @@ class Slot:
     def take(self, transport: Transport) -> None:
         """Count a lease of `transport`."""
         self._leases[transport] = self._leases.get(transport, 0) + 1
+        self._room.works(self)
 
     async def give_back(self, transport: Transport) -> None:
         """End a lease of `transport`; one that is no longer current is closed after its last."""
@@ -168,6 +188,8 @@ class Slot:
             self._leases[transport] = left
             return
         self._leases.pop(transport, None)
+        if self._transport is not None and not self._leases:
+            self._room.rests(self)
         if transport is not self._transport:
             await self._retire(transport)
 
@@ -179,13 +201,21 @@ class Slot:
     async def aclose(self) -> None:
         """Close the connection; who still waits for it gets `ExperimentClosed`."""
         self.closed = True
+        await self.give_way()
+
+    async def give_way(self) -> None:
+        """Close the connection; the next who wants one has another opened."""
+        self._room.works(self)
         transport, self._transport = self._transport, None
         if transport is not None:
             await self._retire(transport)
 
     async def _retire(self, transport: Transport) -> None:
-        with anyio.move_on_after(2 * self._limits.close_grace, shield=True):
-            await transport.aclose()
+        try:
+            with anyio.move_on_after(2 * self._limits.close_grace, shield=True):
+                await transport.aclose()
+        finally:
+            self._room.closed(transport)
 
 
 class Lease:

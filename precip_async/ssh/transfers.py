@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from precip_async.ssh import download, upload
 from precip_async.ssh.batch import Batch
@@ -38,6 +38,7 @@ class _Transfers(Batch):
     sudo_user: Column[str | None]
     mark: Column[str]
     timeout: float | None = None
+    takes_files: ClassVar[bool] = True
 
     def order(self, place: int) -> Order:
         """As whom and for how long; the command is the transfer's."""

@@ -43,6 +43,7 @@ from precip_async.errors import (
 )
 from precip_async.fleet import BootDiagnosis, Instance
 from precip_async.limits import Limits
+from precip_async.reaping import Leftover
 from precip_async.results import CommandResult, RunResults
 from precip_async.sync.experiment import Experiment
 from precip_async.sync.experiments import (
@@ -53,6 +54,7 @@ from precip_async.sync.experiments import (
     NimbusExperiment,
     OpenStackExperiment,
 )
+from precip_async.sync.reaping import reap
 
 __all__ = [
     "AuthenticationFailed",
@@ -82,6 +84,7 @@ __all__ = [
     "Instance",
     "InvalidArgument",
     "InvalidInstanceType",
+    "Leftover",
     "Limits",
     "LocalExperiment",
     "NameInUse",
@@ -93,4 +96,5 @@ __all__ = [
     "RunResults",
     "Throttled",
     "TransferError",
+    "reap",
 ]

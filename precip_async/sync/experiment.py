@@ -144,6 +144,10 @@ class Experiment:
         """End the selected instances and wait until the cloud confirms it."""
         self._call(self._experiment.deprovision, tags)
 
+    def extend(self, seconds: float | None = None, tags: Tags = ()) -> builtins.list[Instance]:
+        """Put off the end of the selected instances, which end by themselves."""
+        return self._call(self._experiment.extend, seconds, tags)
+
     def list(self, tags: Tags = ()) -> builtins.list[dict[str, Any]]:
         """What is known of the selected instances, one dictionary each. No I/O."""
         return self._experiment.list(tags)

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from precip_async.settings import AnyPath
     from precip_async.stage import Stage
 
-__all__ = ["command_work", "script_work"]
+__all__ = ["command_work", "environments", "script_work"]
 
 
 class _Running(OnInstances):
@@ -122,9 +122,9 @@ def _commands(
     else:
         stems = [f"{os.fspath(base)}.{instance.id}" for instance in instances]
     commands = Commands(
-        **whereto(stage, instances, how),
+        **whereto(stage, instances, how.user),
         command=Column(texts),
-        env=Column(_environments(stage, instances, how)),
+        env=Column(environments(stage, instances, how)),
         index=Column([instance.index for instance in instances]),
         stem=Column(stems),
         always=base is not None,
@@ -141,11 +141,15 @@ def _commands(
     return commands
 
 
-def _environments(stage: Stage, instances: Sequence[Instance], how: How) -> list[Mapping[str, str]]:
+def environments(stage: Stage, instances: Sequence[Instance], how: How) -> list[Mapping[str, str]]:
     """The variables that each command finds, those included by which it knows where it is."""
     given = how.env
     common: Mapping[str, str] = {} if callable(given) else _checked_env(given or {})
-    ours = {"PRECIP_EXPERIMENT": stage.name, "PRECIP_COUNT": str(len(instances))}
+    ours = {
+        "PRECIP_EXPERIMENT": stage.name,
+        "PRECIP_OWNER": stage.owner,  # so that who shares a host can tell whose these are
+        "PRECIP_COUNT": str(len(instances)),
+    }
     return [
         {
             **(_checked_env(given(instance)) if callable(given) else common),

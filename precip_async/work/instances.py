@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import anyio.to_thread
 
-from precip_async.errors import HostKeyMismatch, InvalidArgument
+from precip_async.errors import InvalidArgument, RemoteError
 from precip_async.fanout import Work
 from precip_async.ssh.batch import Column
 
@@ -19,14 +19,18 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from precip_async.fleet import Instance
-    from precip_async.how import How
     from precip_async.ssh.batch import Batch
     from precip_async.stage import Stage
 
-__all__ = ["OnInstances", "check_there", "texts_of", "whereto"]
+__all__ = ["OnInstances", "check_there", "text_of", "texts_of", "whereto"]
 
 
-def _text_of(what: str, given: object, instance: Instance) -> str:
+def text_of(what: str, given: object, instance: Instance) -> str:
+    """What `given`, which may be a callable of the instance, is for `instance`.
+
+    Raises:
+        InvalidArgument: It is no text, or an empty one.
+    """
     value = given(instance) if callable(given) else given
     if isinstance(value, os.PathLike):
         value = os.fspath(value)
@@ -40,8 +44,8 @@ def _text_of(what: str, given: object, instance: Instance) -> str:
 def texts_of(what: str, given: object, instances: Sequence[Instance]) -> list[str]:
     """The text for each instance, asked for once where it does not depend on them."""
     if callable(given) or not instances:
-        return [_text_of(what, given, instance) for instance in instances]
-    return [_text_of(what, given, instances[0])] * len(instances)
+        return [text_of(what, given, instance) for instance in instances]
+    return [text_of(what, given, instances[0])] * len(instances)
 
 
 def _marks(count: int) -> Column[str]:
@@ -49,13 +53,13 @@ def _marks(count: int) -> Column[str]:
     return Column([f"{token}{number:x}" for number in range(count)])
 
 
-def whereto(stage: Stage, instances: Sequence[Instance], how: How) -> dict[str, Any]:
+def whereto(stage: Stage, instances: Sequence[Instance], user: str | None) -> dict[str, Any]:
     """The columns of a batch that say where, and as whom."""
-    ways = [stage.reach.target(instance, how.user) for instance in instances]
+    ways = [stage.reach.target(instance, user) for instance in instances]
     return {
         "targets": Column([target for target, _ in ways]),
         "sudo_user": Column([sudo_user for _, sudo_user in ways]),
-        "user": Column([stage.reach.shown_user(one, how.user) for one in instances]),
+        "user": Column([stage.reach.shown_user(one, user) for one in instances]),
         "mark": _marks(len(instances)),
     }
 
@@ -64,7 +68,7 @@ class OnInstances(Work[Any]):
     """Work on instances, for an experiment: who watches it hears of it."""
 
     def __init__(self, stage: Stage, instances: Sequence[Instance], batch: Batch) -> None:
-        super().__init__(batch, len(instances))
+        super().__init__(batch, stage.remote, len(instances))
         self._stage, self._instances = stage, instances
         self._began: dict[int, float] = {}  # when each did that is under way
         self.keen = bool(stage.announce)
@@ -82,8 +86,8 @@ class OnInstances(Work[Any]):
 
     def made_of(self, place: int, outcome: Any) -> Any:
         """See `Work.made_of`."""
-        if isinstance(outcome, HostKeyMismatch):
-            outcome.add_note(self._stage.reach.mending)
+        if isinstance(outcome, RemoteError):
+            self._stage.told(outcome)
         return outcome
 
 

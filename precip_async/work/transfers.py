@@ -87,7 +87,7 @@ async def put_work(
             for local, count in users.items()
         }
         batch = Puts(
-            **whereto(stage, instances, how),
+            **whereto(stage, instances, how.user),
             source=Column([sources[local] for local in locals_]),
             remote=Column(remotes),
             timeout=how.timeout,
@@ -114,7 +114,7 @@ async def get_work(
     )
     await check_there("local_path", "directory", needed, Path.is_dir)
     batch = Gets(
-        **whereto(stage, instances, how),
+        **whereto(stage, instances, how.user),
         remote=Column(remotes),
         local=Column(locals_),
         suffix=Column([f".{one.id}" if len(instances) > 1 else "" for one in instances]),

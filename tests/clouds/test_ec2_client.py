@@ -253,11 +253,11 @@ async def test_credentials_follow_no_redirect(status: int) -> None:
     async with peer() as elsewhere:
         away = Reply(status=status, headers={"Location": elsewhere.url})
         async with peer({"DescribeKeyPairs": away}) as server:
-            error, seconds = await refusal(server.url, session_token=SESSION_TOKEN)
+            error, _ = await refusal(server.url, session_token=SESSION_TOKEN)
 
         assert f"it points to {elsewhere.url}" in str(error)
         assert not elsewhere.requests
-    assert seconds < 3
+        assert [one.action for one in server.requests].count("DescribeKeyPairs") == 1
 
 
 async def test_amazon_knows_where_its_regions_are() -> None:
@@ -346,6 +346,15 @@ async def test_a_profiles_credentials_are_found(
     given: dict[str, Any] = {"access_key": None, "secret_key": None, "profile": "mine"}
     async with peer() as server, cloud_at(server.url, **given):
         assert "AKIAPROFILE" in server.requests[0].headers["authorization"]
+
+
+async def test_an_unknown_profile_of_the_environment_spoils_no_given_keys(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Keys that are given need nothing of it, whatever another project has left there."""
+    monkeypatch.setenv("AWS_PROFILE", "another-project")
+    async with peer() as server, cloud_at(server.url):
+        assert ACCESS_KEY in server.requests[0].headers["authorization"]
 
 
 async def test_credentials_that_expire_are_renewed(

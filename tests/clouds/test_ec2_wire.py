@@ -18,6 +18,7 @@ from precip_async.clouds.dialects import (
     Dialect,
 )
 from precip_async.clouds.ec2_documents import Image, Seen
+from precip_async.clouds.ec2_switch import seconds_of
 from precip_async.clouds.ec2_wire import (
     Placing,
     checked_options,
@@ -116,7 +117,8 @@ def test_a_lifetime_is_marked_and_enforced() -> None:
 
     tags = {tag["Key"]: tag["Value"] for tag in sent["TagSpecifications"][0]["Tags"]}
     assert tags["precip:expires"] == "2026-11-22T10:00:00Z"
-    assert b'power_state:\n  mode: poweroff\n  delay: "+2"' in sent["UserData"]
+    assert seconds_of(sent["UserData"].decode()) == 90
+    assert sent["InstanceInitiatedShutdownBehavior"] == "terminate"
 
 
 # -- volumes -------------------------------------------------------------------------------------

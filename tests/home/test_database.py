@@ -14,6 +14,7 @@ import pytest
 
 from precip_async.errors import HomeError, InvalidArgument
 from precip_async.home import database
+from precip_async.home.database import committed, open_database
 from precip_async.home.journal import MIGRATIONS, Journal
 from tests.home.companions import companion, powerless
 from tests.home.test_directory import mend
@@ -151,11 +152,36 @@ def test_a_journal_of_a_newer_version_is_refused(home: Home, journal: Journal) -
     with contextlib.closing(sqlite3.connect(journal.path)) as db:
         db.execute("PRAGMA user_version = 99")
 
-    with pytest.raises(HomeError, match=r"version 99 .* knows 1.* upgrade precip_async"):
+    with pytest.raises(HomeError, match=r"version 99 .* knows 2.* upgrade precip_async"):
         Journal.open(home)
 
     with contextlib.closing(sqlite3.connect(journal.path)) as db:
         assert db.execute("PRAGMA user_version").fetchone() == (99,)
+
+
+def test_an_older_journal_is_taken_on(home: Home) -> None:
+    """What the first version wrote is there, and what it did not know of is as it was then."""
+    old = open_database(home.path / "journal.sqlite", MIGRATIONS[:1])
+    with contextlib.closing(old), committed(old):
+        old.execute(
+            "INSERT INTO launches VALUES ('t1', 'x', 'me', 'here', 7, 'Nimbus', 'https://c nimbus',"
+            " 'image', 'm1.small', 1, 4, '[\"a\"]', NULL, '2026-01-01T00:00:00+00:00',"
+            " '2026-01-01T00:00:01+00:00', NULL, '')"
+        )
+        old.execute(
+            "INSERT INTO instances VALUES ('i-a', 't1', 4, 'pending', '2026-01-01T00:00:01+00:00',"
+            " NULL, NULL)"
+        )
+
+    journal = Journal.open(home)
+    (row,) = journal.alive()
+    journal.renewed(["i-a"], row.asked_at)
+    again = journal.alive()[0]
+    journal.close()
+
+    assert (row.instance_id, row.tags, row.place, row.launches) == ("i-a", ("a",), 4, 1)
+    assert (row.region, row.zone, row.login_user, row.expires) == ("", "", "", None)
+    assert again.expires == row.asked_at
 
 
 def test_a_directory_that_cannot_be_written_is_refused(home: Home) -> None:
@@ -185,7 +211,7 @@ def test_a_full_disk_is_told(tmp_path: Path) -> None:
     place = tmp_path / "small"
     place.mkdir(mode=0o700)
     script = """
-import subprocess
+import contextlib, subprocess
 mount = ["mount", "-t", "tmpfs", "-o", "size=256k,mode=700", "small", sys.argv[1]]
 subprocess.run(mount, check=True)
 from precip_async.errors import HomeError
@@ -199,6 +225,10 @@ except HomeError as exc:
     say(exc)
 say(len(journal.alive()) == number > 0)
 journal.close()
+with contextlib.suppress(OSError), open(sys.argv[1] + "/rest", "wb", buffering=0) as rest:
+    while rest.write(bytes(100)):
+        pass
+os.environ["PRECIP_STATE"] = sys.argv[1] + "/fresh"  # the old one's log has room for a line or two
 try:
     Journal.open(home)
 except HomeError as exc:

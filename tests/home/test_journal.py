@@ -177,6 +177,63 @@ def test_experiments_are_told_apart(journal: Journal) -> None:
     assert ids(journal) == ["[t1]", "[t2]"]
 
 
+def test_a_place_is_not_an_ordinal(journal: Journal) -> None:
+    """A replacement stands where its predecessor stood, and knows how often it was launched."""
+    journal.intend(token="t1", region="us-west-2", zone="us-west-2c", ssh_port=2222, **LAUNCH)
+    journal.answered("t1", ["i-a", "i-b"], places=[7, 1], launches=2)
+
+    rows = journal.alive()
+    assert [(row.ordinal, row.place, row.launches) for row in rows] == [(3, 7, 2), (4, 1, 2)]
+    assert {(row.region, row.zone, row.ssh_port) for row in rows} == {
+        ("us-west-2", "us-west-2c", 2222)
+    }
+
+
+def test_an_expiry_is_renewed(journal: Journal) -> None:
+    """For the instances that it was renewed for; it may be taken away altogether."""
+    soon, later = (datetime(2030, 1, day, tzinfo=UTC) for day in (1, 2))
+    journal.intend(token="t1", expires=soon, **LAUNCH)
+    journal.answered("t1", ["i-a", "i-b", "i-c"])
+
+    journal.renewed(["i-b"], later)
+    journal.renewed(["i-c"], None)
+
+    assert [row.expires for row in journal.alive()] == [soon, later, None]
+
+
+def test_clouds_that_count_have_the_same_ids(journal: Journal) -> None:
+    """What is written of an instance is written of no other cloud's."""
+    journal.intend(token="t1", **LAUNCH)
+    journal.intend(token="t2", **{**LAUNCH, "endpoint": "https://other"})
+    journal.answered("t1", ["i-00000001"])
+    journal.answered("t2", ["i-00000001"])
+
+    journal.saw_all({"i-00000001": "ready"}, endpoint=LAUNCH["endpoint"])
+    journal.ending(["i-00000001"], endpoint="https://me:secret@other")
+    assert [row.state for row in journal.alive()] == ["ready", "terminating"]
+
+    journal.ended(["i-00000001"], endpoint=LAUNCH["endpoint"])
+    assert [row.token for row in journal.alive()] == ["t2"]
+    assert journal.over(["t1", "t2", "t3"]) == {"t1"}
+
+
+def test_an_address_is_held_until_it_is_released(journal: Journal, home: Home) -> None:
+    """It is there from before it is asked for, with what tells it from those of others."""
+    facts = {"experiment": "x", "cloud": "OpenStack", "endpoint": "http://c", "region": "r"}
+    journal.wanting_address("k1", others=["192.0.2.1"], **facts)
+    journal.wanting_address("k2", **{**facts, "experiment": "y"})
+    unsure, _ = journal.addresses()
+    journal.took_address("k1", "192.0.2.9", "eipalloc-1")
+
+    (taken,) = journal.addresses("x")
+    assert (unsure.ip, unsure.taken_at, unsure.others) == ("", None, ("192.0.2.1",))
+    assert (taken.ip, taken.allocation, taken.owner) == ("192.0.2.9", "eipalloc-1", home.account_id)
+    assert taken.taken_at is not None
+
+    journal.released_address("k1")
+    assert [one.key for one in journal.addresses()] == ["k2"]
+
+
 def test_a_token_is_used_once(journal: Journal) -> None:
     """Two launches of one token could not be told apart."""
     journal.intend(token="t1", **LAUNCH)

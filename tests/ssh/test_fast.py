@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import logging
 import subprocess
 import sys
-from typing import TYPE_CHECKING, Any
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
 
 import anyio
 import asyncssh
@@ -18,12 +20,19 @@ from asyncssh.encryption import GCMEncryption
 from hypothesis import given
 from hypothesis import strategies as st
 
-from precip_async.errors import AuthenticationFailed
-from precip_async.ssh import openssh_fast, openssh_fast_login, openssh_fast_packets, openssh_parts
+from precip_async.errors import AuthenticationFailed, ConnectError
+from precip_async.ssh import (
+    openssh_fast,
+    openssh_fast_exchange,
+    openssh_fast_login,
+    openssh_fast_packets,
+    openssh_parts,
+)
 from precip_async.ssh.openssh import Login
-from precip_async.ssh.openssh_fast_login import begun
+from precip_async.ssh.openssh_fast_exchange import begun
 from precip_async.ssh.openssh_fast_packets import Seal
 from tests.peers import ChoppyProxy
+from tests.polling import eventually
 from tests.servers import OpenSSHServer, make_key
 from tests.sources import ROOT
 from tests.ssh.rig import Pins, Rig
@@ -438,7 +447,7 @@ async def test_proposals_are_gone_through_once(
     server: OpenSSHServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Hosts that propose the same agree on the same, and nothing is chosen a second time."""
-    monkeypatch.setattr(openssh_fast_login.Agrees, "_agreements", {})
+    monkeypatch.setattr(openssh_fast_exchange.Agrees, "_agreements", {})
     chosen: list[str] = []
     choose = asyncssh.SSHClientConnection._choose_alg
 
@@ -479,6 +488,143 @@ async def test_work_begins_at_once_and_waits_where_it_must() -> None:
     task.cancel()
     await task
     assert done == ["quick", "begun", "waited", "cancelled"]
+
+
+@pytest.mark.parametrize("hashed", [hashlib.sha256, hashlib.sha512])
+@given(st.binary(min_size=1, max_size=80), st.binary(min_size=32, max_size=64))
+def test_keys_are_derived_as_asyncssh_derives_them(
+    hashed: Any, shared: bytes, session: bytes
+) -> None:
+    """From one hash come the keys that asyncssh takes a hash each for."""
+    theirs = asyncssh.kex.Kex(b"", cast("Any", SimpleNamespace(logger=None)), hashed)
+    for letter, length in ((b"A", 12), (b"C", 16), (b"D", 32)):
+        ours = openssh_fast_packets._derived(hashed(shared + b"h"), session, letter, length)
+        assert ours == theirs.compute_key(shared, b"h", letter, session, length)
+
+
+async def test_an_answer_that_the_host_key_did_not_sign_is_refused(
+    register: Register, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also the second time, when the exchange is ours: nothing is sent that matters."""
+    async with register.rig(tmp_path) as rig:
+        await connection_of(rig)
+    signed = asyncssh.SSHKey.sign
+    monkeypatch.setattr(
+        asyncssh.SSHKey, "sign", lambda self, data, kind: signed(self, data + b"!", kind)
+    )
+    register.packets.clear()
+    answered: list[bool] = []
+    process = openssh_fast_exchange._Curve25519._packet_handlers[31]
+
+    def counted(self: Any, *args: Any) -> None:
+        answered.append(True)
+        process(self, *args)
+
+    monkeypatch.setitem(openssh_fast_exchange._Curve25519._packet_handlers, 31, counted)
+    async with register.rig(tmp_path) as rig:
+        with pytest.raises(ConnectError, match="hash mismatch"):
+            await connection_of(rig)
+
+    assert answered
+    assert constants.MSG_USERAUTH_REQUEST not in register.packets
+
+
+async def test_a_host_that_was_believed_at_first_sight_keeps_its_key(
+    server: OpenSSHServer, tmp_path: Path
+) -> None:
+    """Of another key in a later exchange nobody is asked, and it is refused."""
+    trust = Pins(learns=True)
+    other = asyncssh.generate_private_key("ssh-ed25519").public_data
+    async with Rig(server, tmp_path, trust=trust, fast=True) as rig:
+        connection = await connection_of(rig)
+        own = connection.get_server_host_key()
+        assert connection.validate_server_host_key(own.public_data) == own
+        with pytest.raises(asyncssh.HostKeyNotVerifiable):
+            connection.validate_server_host_key(other)
+
+    assert trust.shown == [server.host_public_key]
+
+
+async def test_a_server_may_want_new_keys(tmp_path: Path) -> None:
+    """What was let go of after the login is not needed when the server begins an exchange."""
+    async with (
+        OpenSSHServer(tmp_path, extra_config=["RekeyLimit 64K"]) as server,
+        Rig(server, tmp_path, fast=True) as rig,
+    ):
+        began = (await connection_of(rig))._send_encryption
+        assert await rig.out("head -c 400000 /dev/zero | tr '\\0' x | wc -c") == "400000"
+        assert len(await rig.out("head -c 400000 /dev/zero | tr '\\0' x")) == 400000
+        assert (await connection_of(rig))._send_encryption is not began
+        assert await rig.out("echo in") == "in"
+
+
+async def test_tcp_is_not_waited_for(
+    server: OpenSSHServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is said first is given to a socket that still connects; a name is looked up before."""
+    loop: Any = asyncio.get_running_loop()
+    waited: list[object] = []
+    connect = loop.sock_connect
+
+    async def counted(sock: Any, address: Any) -> None:
+        waited.append(address)
+        await connect(sock, address)
+
+    monkeypatch.setattr(loop, "sock_connect", counted)
+    async with Rig(server, tmp_path, fast=True) as rig:
+        assert await rig.out("echo in") == "in"
+        assert not waited
+    async with Rig(server, tmp_path, host="localhost", fast=True) as rig:
+        assert await rig.out("echo in") == "in"
+        assert waited
+
+
+# -- sessions --------------------------------------------------------------------------------
+
+
+async def test_a_session_and_its_command_are_one_wait(
+    server: OpenSSHServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The command is asked for when there is a session, and not when its caller was woken."""
+    assert openssh_fast.has_sessions()  # it is looked at once
+    waits: list[str] = []
+    kind = asyncssh.channel.SSHChannel
+
+    def counting(name: str) -> Any:
+        way = getattr(kind, name)
+
+        async def counted(self: Any, *args: Any) -> Any:
+            waits.append(name)
+            return await way(self, *args)
+
+        return counted
+
+    for name in ("_open", "_make_request"):
+        monkeypatch.setattr(kind, name, counting(name))
+    async with Rig(server, tmp_path, fast=True) as rig:
+        assert await rig.out("echo in") == "in"
+
+    assert not waits
+
+
+async def test_who_gave_up_before_there_was_a_session_has_nothing_run(
+    server: OpenSSHServer, tmp_path: Path
+) -> None:
+    """A session that nobody waits for any more is asked for nothing."""
+    ran = tmp_path / "ran"
+    async with Rig(server, tmp_path, fast=True) as rig:
+        connection = await connection_of(rig)
+        session: Any = asyncssh.SSHClientSession()
+        opening = asyncio.ensure_future(
+            openssh_fast.open_session(connection, session, f"touch {ran}".encode(), 1024)
+        )
+        await anyio.wait_all_tasks_blocked()
+        (channel,) = connection._channels.values()
+        opening.cancel()
+        await eventually(lambda: channel._send_state == "open")
+        assert await rig.out("echo in") == "in"
+
+    assert not ran.exists()
 
 
 # -- packets ---------------------------------------------------------------------------------

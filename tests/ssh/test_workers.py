@@ -93,7 +93,7 @@ class Two(Rig):
 
     async def each(self, batch: Batch, width: int) -> list[Any]:
         """What comes of a batch, over all hosts."""
-        return await fan_out(Work(batch, len(self.hosts)), self.remote, width=width)
+        return await fan_out(Work(batch, self.remote, len(self.hosts)), width=width)
 
     async def pid_of(self, target: Target) -> int:
         """The id of the worker that speaks to `target`."""

@@ -11,18 +11,20 @@ import socket
 import subprocess
 import sys
 from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
 import anyio
 
+from precip_async import descriptors
 from precip_async.clouds.base import Access, LaunchRequest, Machine, Traits
 from precip_async.clouds.local import processes
 from precip_async.clouds.local.faults import SSH_FAULTS, Faults, Orders
 from precip_async.clouds.local.hostkeys import make_host_key
 from precip_async.clouds.local.namespace_probe import obstacle
 from precip_async.clouds.local.remains import claim, clear_dead, end_left_behind, until_cleared
-from precip_async.clouds.local.state import Record, State
+from precip_async.clouds.local.state import Record, State, tail
 from precip_async.clouds.local.wire import WardenGone, Wire
 from precip_async.clouds.local.yard import MachineSpec, log_path
 from precip_async.errors import CloudError, InvalidArgument, NameInUse
@@ -38,7 +40,6 @@ CLOSE_TIMEOUT: Final = 60.0  # seconds for it to end hundreds of machines and it
 HANDOVER: Final = 15.0  # seconds that the warden of a script that was killed may take to end
 KEPT_HANDOVER: Final = 3.0  # likewise for one that was to keep machines and has none any more
 POLL_INTERVAL: Final = 0.1  # seconds; a round costs 0.2 ms, a machine starts in 50
-CONSOLE: Final = 16 * 1024  # bytes of a console that are shown
 _ID = re.compile(r"i-[0-9a-f]{17}")
 
 
@@ -143,7 +144,11 @@ class LocalCloud:
             )
         machines = await anyio.to_thread.run_sync(self._plan, request, orders)
         views = await self._ask(
-            "launch", token=request.token, least=request.min_count, machines=machines
+            "launch",
+            token=request.token,
+            least=request.min_count,
+            machines=machines,
+            lifetime=_left(request.expires) if request.expires else None,
         )
         return [machine_of(view) for view in views]
 
@@ -155,6 +160,14 @@ class LocalCloud:
         """Begin to end `ids`."""
         return await self._states("terminate", ids)
 
+    async def extend(self, ids: Sequence[str], expires: datetime) -> None:
+        """Have the warden end `ids` at `expires`; see `Expiring`."""
+        await self._ask("extend", ids=list(ids), lifetime=_left(expires))
+
+    def renewal(self, expires: datetime) -> str:
+        """Nothing: the warden ends machines, whatever runs on them."""
+        return ""
+
     async def find(self, token: str) -> list[Machine]:
         """The machines of the launch named `token`."""
         return [machine_of(view) for view in await self._ask("find", token=token)]
@@ -164,7 +177,7 @@ class LocalCloud:
         if self._access is None or not _ID.fullmatch(instance_id):
             return ""
         path = log_path(State(self._base, self._access.experiment).path, instance_id)
-        return await anyio.to_thread.run_sync(_tail, path)
+        return await anyio.to_thread.run_sync(tail, path)
 
     async def aclose(self) -> None:
         """End all machines, and their warden; with ``keep``, leave both alone."""
@@ -260,6 +273,7 @@ class LocalCloud:
             "crowd": self._crowd,
             "keep": access.keep,
             "script": [os.getpid(), processes.birth(os.getpid())],
+            "open_files": descriptors.given(),
             "lock": lock,
             "line": line.fileno(),
         }
@@ -311,6 +325,7 @@ class LocalCloud:
             default_user=order.default_user,
             root_login=order.root_login,
             cloud_init=order.cloud_init,
+            power=order.power,
             metadata=order.metadata,
         )
         return {
@@ -353,6 +368,11 @@ def machine_of(view: dict[str, Any]) -> Machine:
     return Machine(**view | {"host_keys": tuple(view["host_keys"])})
 
 
+def _left(expires: datetime) -> float:
+    """Seconds from now."""
+    return (expires - datetime.now(UTC)).total_seconds()
+
+
 def _environment() -> dict[str, str]:
     """Ours, with the package where the warden can find it: a script may run from a checkout."""
     environment = dict(os.environ)
@@ -373,15 +393,5 @@ def _not_started(hint: str) -> CloudError:
 
 
 def _last_words(state: State) -> str:
-    words = _tail(state.log).strip()
+    words = tail(state.log).strip()
     return f"it said: {words.splitlines()[-1]}" if words else f"see {state.log}"
-
-
-def _tail(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            file.seek(0, os.SEEK_END)
-            file.seek(max(0, file.tell() - CONSOLE))
-            return file.read().decode(errors="replace")
-    except FileNotFoundError:
-        return ""

@@ -96,7 +96,7 @@ class Orders:
     """What one machine is to be, where it isn't as `Faults` say: the lab's own way to say it.
 
     Attributes:
-        authorized_key: As in `yard.MachineSpec`, and so are the last four.
+        authorized_key: As in `yard.MachineSpec`, and so are the last five.
         fault: One of those above; empty: none.
         boot_delay: Seconds.
         dies_after: Seconds.
@@ -111,6 +111,7 @@ class Orders:
     default_user: str = ""
     root_login: bool = True
     cloud_init: str = ""
+    power: str = ""
     metadata: Metadata | None = None
 
 

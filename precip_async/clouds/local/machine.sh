@@ -5,7 +5,8 @@
 # Takes: HOLDER (the yard's process), PORT (its end of the cable), NAME, ADDRESS, PREFIX, MAC,
 # GATEWAY, GATEWAY_MAC, DISK (of the mount's options), SSHD, SSHD_CONFIG, HOST_KEY, KEYS, ROOT_KEYS,
 # RESOLV (what they name, empty for none), SUDOER (a user as stock images have, empty for none),
-# CLOUD_INIT (a script that is or plays it, empty for none), METADATA (the address of its metadata
+# CLOUD_INIT (a script that is or plays it, empty for none), POWER (one that returns when the
+# machine is to power itself off, empty for none), METADATA (the address of its metadata
 # service, empty for none), INTERNET, FAULT, NOFILE.
 # Says on standard output: "pid <its number as the warden sees it>", then, where there is to be a
 # metadata service, "network", and waits for a line on standard input, and "up" when it has its
@@ -85,5 +86,9 @@ if [ "$FAULT" = ssh_hangs ]; then
 fi
 echo up
 begin_cloud_init "$@"
+[ -z "$POWER" ] || {
+    rm -rf /var/lib/cloud # this computer's, if it has one
+    "$@" sh -c "$POWER" power /var/lib/cloud/instance </dev/null >/dev/null && poweroff
+} &
 [ "$FAULT" != ssh_late ] || read -r _
 exec "$@" env -i "$SSHD" -D -e </dev/null >/dev/null

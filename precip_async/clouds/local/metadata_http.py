@@ -54,8 +54,10 @@ class MetadataServer:
             OSError: It has ended, or the address is not there.
         """
         loop = asyncio.get_running_loop()
-        with ThreadPoolExecutor(1) as alone:  # the thread stays in that network to its end
-            listening = await loop.run_in_executor(alone, _listening_in, pid)
+        # The thread stays in that network to its end. It is not awaited, so that no cancellation
+        # can come between the socket and us; what it does waits for nobody.
+        with ThreadPoolExecutor(1) as alone:
+            listening = alone.submit(_listening_in, pid).result()
         connections: set[asyncio.Transport] = set()
         try:
             server = await loop.create_server(

@@ -23,12 +23,12 @@ import asyncio
 import contextlib
 import itertools
 import os
-import resource
 import signal
 import subprocess
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from precip_async import descriptors
 from precip_async.clouds.local.metadata import Service
 from precip_async.clouds.local.metadata_http import ADDRESS, MetadataServer
 from precip_async.clouds.local.namespace_ground import Ground, hear, last_line, vanishing
@@ -100,8 +100,8 @@ class NamespaceYard:
             YardError: One of these can't be had; nothing is kept.
         """
         await self._ground.open(internet=self._internet)
-        self._open_files, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # a descriptor or two a machine
+        descriptors.raised()  # a descriptor or two a machine
+        self._open_files = descriptors.given()
         # An address is taken again as late as possible: old ones live on in caches and scripts.
         hosts = list(self._ground.network.hosts())[1:]
         self._addresses = itertools.cycle(hosts)
@@ -246,6 +246,7 @@ class NamespaceYard:
             "ROOT_KEYS": refusing(keys) if spec.refuses_root else keys,
             "SUDOER": spec.sudoer,
             "CLOUD_INIT": spec.cloud_init,
+            "POWER": spec.power,
             "METADATA": ADDRESS if spec.metadata else "",
             "RESOLV": nameservers() if self._internet else "",
             "INTERNET": "yes" if self._internet else "",

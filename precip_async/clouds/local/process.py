@@ -14,7 +14,6 @@ A machine ends whole. In a space the kernel sees to it, also when this process i
 from __future__ import annotations
 
 import os
-import resource
 import socket
 import sys
 import tempfile
@@ -23,6 +22,7 @@ from typing import TYPE_CHECKING, Final
 
 import anyio
 
+from precip_async import descriptors
 from precip_async.clouds.local import process_sweep
 from precip_async.clouds.local.process_addresses import Addresses
 from precip_async.clouds.local.process_children import Child, Streams
@@ -39,7 +39,6 @@ __all__ = ["ProcessYard"]
 STARTS: Final = 8  # machines started at once; more only wait for the same two cores
 CLOSE_GRACE: Final = 30.0  # seconds for a cleanup that nobody may interrupt
 GUARD_TIMEOUT: Final = 30.0  # seconds until the guard stands; 0.1 on an idle computer
-OPEN_MAX: Final = 10240
 PROBE_EXIT: Final = 42
 
 
@@ -153,10 +152,8 @@ class ProcessYard:
 
     def _raise_limit(self) -> None:
         # About five descriptors a machine and four a session. Sessions get the old limit.
-        self._open_files, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        # What macOS calls infinite is no more than its OPEN_MAX.
-        most = hard if hard != resource.RLIM_INFINITY else max(self._open_files, OPEN_MAX)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+        descriptors.raised()
+        self._open_files = descriptors.given()
 
     async def _probe(self) -> None:
         """Make a space, run something in it, end it: nothing less tells whether they work."""

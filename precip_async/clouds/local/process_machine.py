@@ -81,7 +81,7 @@ class Machine:
         self._refusing = asyncssh.import_authorized_keys(refusing(spec.authorized_key))
         self._log = os.open(log, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
         self._space = (
-            Space(tools, mark=f"{MARK}={spec.id}", log=self._log, ended=self._space_ended)
+            Space(tools, mark=f"{MARK}={spec.id}", log=self._log, ended=self._ended_by_itself)
             if tools
             else None
         )
@@ -108,6 +108,8 @@ class Machine:
             (self._directory / "tmp").mkdir(mode=0o700, parents=True)
         if self.spec.cloud_init:
             await self._begin_cloud_init()
+        if self.spec.power:
+            self._spawn(self.spec.power, self._powered_off)
         if self.spec.fault == "ssh_hangs":
             self._place.listen(BACKLOG)  # the kernel accepts, and nobody ever speaks
         elif self.spec.fault != "ssh_late":
@@ -210,17 +212,31 @@ class Machine:
             os.write(self._log, line.encode(errors="replace") + b"\n")
 
     async def _begin_cloud_init(self) -> None:
-        argv: list[str | bytes] = ["/bin/sh", "-c", self.spec.cloud_init, "cloud-init"]
-        argv.append(self._cloud_init_state)
+        child = self._spawn(self.spec.cloud_init)
+        with anyio.move_on_after(BEGIN_TIMEOUT):  # and it boots all the same
+            await child.wait()
+
+    def _powered_off(self, code: int) -> None:
+        if code == 0:  # else whoever decides has failed
+            self._ended_by_itself()
+
+    def _spawn(self, script: str, over: Callable[[int], object] | None = None) -> Child:
+        """Start a script that is the machine's own and no session's; tell `over` how it ended."""
+
+        def exited(code: int) -> None:
+            self._children.discard(child)
+            if over is not None:
+                over(code)
+
+        argv: list[str | bytes] = ["/bin/sh", "-c", script, "precip", self._cloud_init_state]
         child = Child(
             self._space.enter(argv) if self._space is not None else argv,
             env={"PATH": SEARCH_PATH, MARK: self.spec.id},
             streams=Streams(stdin=self._log, stdout=self._log, stderr=self._log),
-            exited=lambda _: self._children.discard(child),
+            exited=exited,
         )
         self._children.add(child)
-        with anyio.move_on_after(BEGIN_TIMEOUT):  # and it boots all the same
-            await child.wait()
+        return child
 
     # nsenter stops itself when what it started is stopped, and is not continued along with it.
 
@@ -238,7 +254,7 @@ class Machine:
         for child in self._children:
             child.send(signal.SIGCONT)
 
-    def _space_ended(self) -> None:
+    def _ended_by_itself(self) -> None:
         if not self._ending:
             self.collapse()
             self._died(self.spec.id)

@@ -8,7 +8,9 @@ and direction.
 from __future__ import annotations
 
 import asyncio
+import math
 import sys
+import time
 import traceback
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
 __all__ = ["MAX_CROWD", "MAX_MACHINES", "Full", "Register"]
 
 MAX_MACHINES: Final = 1000  # a bridge has 1023 ports
+LOOK_AGAIN: Final = 30.0  # seconds between two looks at a clock that does not stop
+TIME_IS_UP: Final = "its time was up (max_lifetime)"
 MAX_CROWD: Final = 10_000  # a descriptor or two each, of the 20,000 and more that systems give
 
 
@@ -38,6 +42,7 @@ class _Entry:
         delay: Seconds that its boot takes.
         dies_after: Seconds, after these, that its boot ends in; negative when it doesn't.
         ssh_late_by: Seconds that the fault ``ssh_late`` costs.
+        expires: When it is ended, by `_now`.
     """
 
     spec: MachineSpec
@@ -47,11 +52,13 @@ class _Entry:
     never_boots: bool = False
     dies_after: float = -1.0
     ssh_late_by: float = 0.0
+    expires: float = math.inf
     state: MachineState = "pending"
     reason: str = ""
     placement: Placement | None = None
     booting: asyncio.Task[None] | None = None
     ending: asyncio.Task[None] | None = None
+    expiring: asyncio.Task[None] | None = None
 
     @property
     def alive(self) -> bool:
@@ -99,14 +106,32 @@ class Register:
             )
         return machines[:room]
 
-    def launch(self, token: str, machines: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Begin to start `machines`: the facts of an entry each, its specification as ``spec``."""
+    def launch(
+        self, token: str, machines: Iterable[dict[str, Any]], lifetime: float | None = None
+    ) -> list[dict[str, Any]]:
+        """Begin to start `machines`: the facts of an entry each, its specification as ``spec``.
+
+        They are ended `lifetime` seconds from now; ``None``: when that is asked for.
+        """
         for facts in machines:
             spec = MachineSpec.from_json(facts.pop("spec"))
             entry = _Entry(spec=spec, token=token, **facts)
             self._entries[spec.id] = entry
             entry.booting = self._work(entry, self._boot(entry))
+            if lifetime is not None:
+                entry.expires = _now() + lifetime
+                entry.expiring = self._work(entry, self._expire(entry))
         return self.find(token)
+
+    def extend(self, ids: list[str], lifetime: float) -> None:
+        """Have those of `ids` that are to end by themselves do so `lifetime` seconds from now.
+
+        One that is to end later stays as it is.
+        """
+        expires = _now() + lifetime
+        for one in ids:
+            if (entry := self._entries.get(one)) is not None and entry.expiring is not None:
+                entry.expires = max(entry.expires, expires)
 
     def find(self, token: str) -> list[dict[str, Any]]:
         """The machines of the launch named `token`, in order."""
@@ -139,7 +164,7 @@ class Register:
         tasks = [
             task
             for entry in self._entries.values()
-            for task in (entry.booting, entry.ending)
+            for task in (entry.booting, entry.ending, entry.expiring)
             if task is not None
         ]
         for task in tasks:
@@ -151,6 +176,7 @@ class Register:
             entry = self._entries[one]
             if entry.alive:
                 entry.state, entry.reason = "terminated", "it ended by itself"
+                entry.ending = self._work(entry, self._yard.stop(one))  # what it may have left
 
     async def _boot(self, entry: _Entry) -> None:
         await asyncio.sleep(entry.delay)
@@ -170,6 +196,16 @@ class Register:
         if entry.spec.fault == "ssh_late":
             await asyncio.sleep(entry.ssh_late_by)
             await self._yard.release_ssh(entry.spec.id)
+
+    async def _expire(self, entry: _Entry) -> None:
+        """End it when its time is up, which may be put off meanwhile."""
+        while entry.state in ("pending", "running"):
+            left = entry.expires - _now()
+            if left <= 0:
+                entry.reason = TIME_IS_UP
+                self.terminate([entry.spec.id])
+                return
+            await asyncio.sleep(min(left, LOOK_AGAIN))  # the loop's clock stops in a sleep
 
     async def _end(self, entry: _Entry) -> None:
         if entry.booting is not None:
@@ -194,3 +230,10 @@ class Register:
 
         task.add_done_callback(account)
         return task
+
+
+def _now() -> float:
+    """Seconds, those counted in which the computer slept, whatever its clock is set to."""
+    if sys.platform == "linux":
+        return time.clock_gettime(time.CLOCK_BOOTTIME)
+    return time.monotonic()

@@ -28,8 +28,9 @@ from precip_async.clouds.local import processes
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["Record", "State", "experiments_in"]
+__all__ = ["Record", "State", "experiments_in", "tail"]
 
+CONSOLE: Final = 16 * 1024  # bytes of a console that are shown
 _LOCK: Final = "lock"
 _RECORD: Final = "warden.json"
 
@@ -160,6 +161,17 @@ def experiments_in(base: Path) -> list[str]:
         return sorted(unquote(path.name) for path in base.iterdir() if path.is_dir())
     except FileNotFoundError:
         return []
+
+
+def tail(path: Path) -> str:
+    """The end of a log; empty where there is none. Blocks."""
+    try:
+        with path.open("rb") as file:
+            file.seek(0, os.SEEK_END)
+            file.seek(max(0, file.tell() - CONSOLE))
+            return file.read().decode(errors="replace")
+    except FileNotFoundError:
+        return ""
 
 
 def _file_name(experiment: str) -> str:

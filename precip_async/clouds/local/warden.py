@@ -20,6 +20,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from precip_async import descriptors
 from precip_async.clouds.local import processes
 from precip_async.clouds.local.register import MAX_CROWD, MAX_MACHINES, Full, Register
 from precip_async.clouds.local.state import Record, State
@@ -102,15 +103,24 @@ class Warden:
             reply = {"id": number, "error": str(error)}
         await _say(writer, reply)
 
-    async def op_launch(self, token: str, least: int, machines: list[dict[str, Any]]) -> Any:
-        """Start `machines`, or as many as there is room for if these are at `least` so many."""
+    async def op_launch(
+        self, token: str, least: int, machines: list[dict[str, Any]], lifetime: float | None
+    ) -> Any:
+        """Start `machines`, or as many as there is room for if these are at `least` so many.
+
+        They end by themselves `lifetime` seconds later, whoever is there then.
+        """
         known = self._register.find(token)
         if known:
             return known
         chosen = self._register.room_for(machines, least)
         self._record = self._record.with_machines([machine["spec"]["id"] for machine in chosen])
         self._state.write(self._record)
-        return self._register.launch(token, chosen)
+        return self._register.launch(token, chosen, lifetime)
+
+    async def op_extend(self, ids: list[str], lifetime: float) -> Any:
+        """Have `ids` end `lifetime` seconds from now, and none of them earlier than it would."""
+        self._register.extend(ids, lifetime)
 
     async def op_describe(self, ids: list[str]) -> Any:
         """What became of `ids`."""
@@ -144,6 +154,7 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     os.chdir("/")
+    descriptors.lower(facts["open_files"])  # the script's own, which machines are to have
     for descriptor in (facts["lock"], facts["line"]):
         os.set_inheritable(descriptor, False)
     state = State(Path(facts["base"]), facts["experiment"])

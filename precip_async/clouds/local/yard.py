@@ -60,6 +60,8 @@ class MachineSpec:
         root_login: Whether root may log in, whatever else is to go wrong; see `ROOT_REFUSAL`.
         cloud_init: What is, or plays, cloud-init: a script for ``sh`` that returns as soon as
             anybody may be let in, given the directory of its state as ``$1``; empty: there is none.
+        power: What decides when it powers itself off: a script for ``sh`` that returns then, given
+            a directory as ``$1`` that it makes itself; empty: nothing does.
         metadata: What its metadata service says; ``None``: it has none. Only a machine that has a
             network of its own can have one.
     """
@@ -74,6 +76,7 @@ class MachineSpec:
     default_user: str = ""
     root_login: bool = True
     cloud_init: str = ""
+    power: str = ""
     metadata: Metadata | None = None
 
     @classmethod

@@ -30,6 +30,35 @@ while read -r _ below work; do
         ;;
     esac
 done </tmp/fstab
+# Powering off: process 1 ends, which is sshd, and the kernel ends the rest. What this computer has
+# for it would look for an init, and machines have none.
+mkdir -p upper/usr/local/sbin
+cat >upper/usr/local/sbin/shutdown <<'END'
+#!/bin/sh
+when=
+for word; do
+    case $word in
+    -c) exec kill "$(cat /run/shutdown.pid)" ;;
+    -r | --reboot) echo "this machine can't be rebooted" >&2 && exit 1 ;;
+    -*) ;;
+    *) when=${when:-$word} ;;
+    esac
+done
+case ${when:-now} in
+now | 0 | +0) ;;
++*)
+    minutes=${when#+}
+    setsid sh -c 'sleep $(($1 * 60)) && kill -TERM 1' sh "$minutes" </dev/null >/dev/null 2>&1 &
+    echo $! >/run/shutdown.pid
+    exit
+    ;;
+*) echo "$when: this machine knows now and +minutes" >&2 && exit 1 ;;
+esac
+exec kill -TERM 1
+END
+printf '#!/bin/sh\nexec kill -TERM 1\n' >upper/usr/local/sbin/poweroff
+cp upper/usr/local/sbin/poweroff upper/usr/local/sbin/halt
+chmod 755 upper/usr/local/sbin/*
 mknod -m 0666 dev/null c 1 3
 mknod -m 0666 dev/zero c 1 5
 mknod -m 0666 dev/full c 1 7

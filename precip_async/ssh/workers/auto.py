@@ -11,6 +11,7 @@ from precip_async.ssh.tasks import task_group
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from contextlib import AbstractAsyncContextManager
 
     from precip_async.ssh.batch import Batch, Watch
     from precip_async.ssh.remote import Remote
@@ -63,6 +64,15 @@ class AutoRemote:
             self._there = self._make(workers)
         if self._there is not None:
             await self._there.expect(instances)
+
+    def working(self, hosts: int) -> AbstractAsyncContextManager[None]:
+        """See `Remote.working`: here are those only that were met here."""
+        most = hosts if self._there is None else len(self._met_here)
+        return self._here.working(min(hosts, most))
+
+    def connected(self, target: Target) -> bool:
+        """See `Remote.connected`."""
+        return self._for(target).connected(target)
 
     async def each(self, batch: Batch, places: Sequence[int], watch: Watch, *, width: int) -> None:
         """See `Remote.each`."""

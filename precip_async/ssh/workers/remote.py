@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ from precip_async.ssh.workers.wire import Beginning
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from contextlib import AbstractAsyncContextManager
 
     from precip_async.limits import Limits
     from precip_async.ssh.batch import Batch
@@ -62,6 +64,15 @@ class ShardedRemote:
         async with task_group() as tasks:
             for shard in self._shards[:instances]:
                 tasks.start_soon(shard.started)
+
+    def working(self, hosts: int) -> AbstractAsyncContextManager[None]:
+        """See `Remote.working`: each worker sees to it for its portion."""
+        return nullcontext()
+
+    def connected(self, target: Target) -> bool:
+        """See `Remote.connected`: a worker that lives has worked on it."""
+        shard = self._met.get(target.instance_id, {}).get(target)
+        return shard is not None and shard.pid is not None
 
     async def each(self, batch: Batch, places: Sequence[int], watch: Watch, *, width: int) -> None:
         """See `Remote.each`."""

@@ -12,7 +12,6 @@ import contextlib
 import logging
 import os
 import pickle
-import resource
 import socket
 import sys
 import traceback
@@ -25,6 +24,7 @@ from precip_async.errors import ExperimentException, HostKeyMismatch, RemoteErro
 from precip_async.ssh.batch import Column, Watch
 from precip_async.ssh.openssh import AsyncsshConnector
 from precip_async.ssh.pool import Pool
+from precip_async.ssh.room import Room
 from precip_async.ssh.share import Share
 from precip_async.ssh.source import Source
 from precip_async.ssh.workers.process import received_file
@@ -160,7 +160,7 @@ class _Worker:
         self.told = Told(learns=beginning.learns)
         connector = _Confirming(self, beginning)
         bastion = beginning.login.bastion is not None
-        self._pool = Pool(connector, self._limits, bastion=bastion)
+        self._pool = Pool(connector, self._limits, bastion=bastion, room=Room.here())
         logging.getLogger().addHandler(_Forwarding(self.wire))
         self.wire.say(("ready",))
         async with anyio.create_task_group() as tasks:
@@ -276,17 +276,23 @@ class _Worker:
         batch = batch.at(Column([self._targets[one] for one in targets])).sending(self._source)
         places = range(len(targets))
         telling = _Telling(self, number, batch, len(places), keen=keen)
-        share = Share(batch, places, telling, self._pool, self._limits, width=width)
+
+        async def do(place: int) -> Any:
+            return await batch.do(place, self._pool, self._limits, telling)
+
+        share = Share(places, do, telling.ended, width=width)
         scope = anyio.CancelScope()
         self._under_way[number] = scope, share
-        tasks.start_soon(self._do, number, scope, share)
+        hosts = width if batch.takes_files else 0
+        tasks.start_soon(self._do, number, scope, share, hosts)
 
-    async def _do(self, number: int, scope: anyio.CancelScope, share: Share) -> None:
+    async def _do(self, number: int, scope: anyio.CancelScope, share: Share, hosts: int) -> None:
         """A portion of a batch, and the telling of its end."""
         last: tuple[Any, ...] = ("over", number, None)
         try:
             with scope:
-                await share.run()
+                async with self._pool.working(hosts):
+                    await share.run()
         except ExperimentException as error:
             last = ("over", number, _portable(error))
         except Exception:  # noqa: BLE001 - a bug, which is for the parent's user to see
@@ -339,9 +345,6 @@ def _watch(parent: int) -> None:
 def main() -> None:
     """Serve the parent that the command line names."""
     line, files, parent = map(int, sys.argv[1:])
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with contextlib.suppress(ValueError, OSError):  # macOS has a lower limit that it does not tell
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     ends = socket.socket(fileno=line), socket.socket(fileno=files)
     anyio.run(_Worker().serve, *ends, parent)
 
