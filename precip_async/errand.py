@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from precip_async.ssh.batch import Column
-from precip_async.ssh.commands import Commands
+from precip_async.ssh.commands import Errands
 from precip_async.ssh.output import Budget
 from precip_async.ssh.remote import one
 from precip_async.work import whereto
@@ -27,7 +27,7 @@ async def run_errand(
         CommandTimeout: It had not ended after `timeout` seconds, and was ended.
         RemoteError: See `run_command`.
     """
-    commands = Commands(
+    errands = Errands(
         **whereto(stage, [instance], user),
         command=Column([command]),
         env=Column([{}]),
@@ -36,5 +36,5 @@ async def run_errand(
         budget=Budget(stage.settings.limits.output_limit),
         timeout=timeout,
     )
-    result: CommandResult = await one(stage.remote, commands)
+    result: CommandResult = await one(stage.remote, errands)
     return result

@@ -30,11 +30,13 @@ class Work(Watch, Generic[Value]):
 
     Attributes:
         count: At how many places.
+        takes_files: Whether it opens files here at each, for which there is to be room.
         outcomes: What has come of each so far.
     """
 
     def __init__(self, batch: Batch, remote: Remote, count: int) -> None:
         self._batch, self._remote, self.count = batch, remote, count
+        self.takes_files = batch.takes_files
         self.outcomes: dict[int, Value | RemoteError] = {}
 
     async def each(self, places: Sequence[int], width: int) -> None:
@@ -67,14 +69,18 @@ class Jobs(Work[Value]):
     Args:
         jobs: The jobs.
         told: Is shown what fails.
+        takes_files: See `Work`.
     """
 
     def __init__(
         self,
         jobs: Sequence[Callable[[], Awaitable[Value]]],
         told: Callable[[RemoteError], object] | None = None,
+        *,
+        takes_files: bool = False,
     ) -> None:
         self._jobs, self._told, self.count = jobs, told, len(jobs)
+        self.takes_files = takes_files
         self.outcomes = {}
 
     async def each(self, places: Sequence[int], width: int) -> None:

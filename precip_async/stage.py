@@ -243,6 +243,8 @@ class Stage:
         given = self.settings.parallel if parallel is None else parallel
         checked_parallel(given)
         width = self.settings.limits.max_hosts if given is True else int(given)
+        if not work.takes_files:  # connections alone make room for each other
+            return await fan_out(work, width=width, results=results)
         async with self.remote.working(min(width or 1, work.count)):
             return await fan_out(work, width=width, results=results)
 
@@ -252,9 +254,11 @@ class Stage:
         parallel: Parallel | None,
         *,
         results: bool = False,
+        takes_files: bool = False,
     ) -> list[Value]:
-        """Do the jobs; see `do`."""
-        return await self.do(Jobs(jobs, self.told), parallel, results=results)
+        """Do the jobs; see `do`, and `Work` for `takes_files`."""
+        work = Jobs(jobs, self.told, takes_files=takes_files)
+        return await self.do(work, parallel, results=results)
 
     def told(self, error: RemoteError) -> None:
         """Say what to do about an error."""

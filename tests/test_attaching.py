@@ -122,6 +122,7 @@ async def test_the_end_of_attached_instances_can_be_put_off(tmp_path: Path) -> N
         with pytest.raises(InvalidArgument, match=r"extend\(3600\)"):
             await exp.extend()
         assert await exp.extend(7_200) == [again]
+        assert again.expires_at is not None
         assert again.expires_at > before
 
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from precip_async.ssh.source import Source
     from precip_async.ssh.transport import Target
 
-__all__ = ["Asks", "Commands", "Scripts"]
+__all__ = ["Asks", "Commands", "Errands", "Scripts"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,6 +165,13 @@ class Commands(Batch):
             stdout_path=out_path,
             stderr_path=err_path,
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Errands(Commands):
+    """Commands of our own, which say too little for a file."""
+
+    takes_files: ClassVar[bool] = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -54,6 +54,8 @@ class Remote(Protocol):
         A `RemoteError` is an outcome of its place, of which `watch` is told as of any other.
 
         Raises:
+            InvalidArgument: A worker process has too few descriptors. It has begun none of its
+                places, and what others have begun is ended.
             ExperimentClosed: `aclose` has begun.
             Exception: Whatever else an operation, or `watch`, raises; it ends all of them.
 

@@ -72,7 +72,8 @@ class AutoRemote:
 
     def connected(self, target: Target) -> bool:
         """See `Remote.connected`."""
-        return self._for(target).connected(target)
+        there = self._there is not None and self._there.connected(target)
+        return there or self._here.connected(target)
 
     async def each(self, batch: Batch, places: Sequence[int], watch: Watch, *, width: int) -> None:
         """See `Remote.each`."""

@@ -23,6 +23,7 @@ class Portion:
         batch: The batch of these places only.
         left: Those of which nothing has been told yet.
         granted: How many may be under way at once.
+        most: How many that may become.
         keen: See `Watch.keen`.
         trouble: What ends all of it.
         lost: Those that the worker's death has cut off.
@@ -35,7 +36,7 @@ class Portion:
         self._whole, self._places, self._watch = batch, places, watch
         self.left = dict.fromkeys(range(len(places)))
         self.lost: list[int] = []
-        self.granted = 0
+        self.granted, self.most = 0, len(places)
         self.keen, self.deaf = watch.keen, False
         self.trouble: BaseException | None = None
         self.over = anyio.Event()
@@ -101,6 +102,7 @@ class Division:
         self._portions, self._spare = portions, width
         self._settle()
         for portion in portions:
+            portion.most = min(width, portion.most)
             portion.freed = self._freed
 
     def _freed(self) -> None:

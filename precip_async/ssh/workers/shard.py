@@ -74,6 +74,7 @@ class Shard:
         as soon as there is a connection again.
 
         Raises:
+            InvalidArgument: So many at once don't fit into the worker, which has begun none.
             ExperimentException: There is no worker.
             Exception: What ends all of it.
         """
@@ -91,7 +92,8 @@ class Shard:
         numbers = [self._introduced(briefing, target) for target in portion.targets]
         portion.widen = lambda more: wire.say(("widen", number, more))
         batch = portion.batch.at(Column(())).sending(_reference)
-        wire.say(("do", number, batch, numbers, portion.granted, portion.keen))
+        width = portion.granted, portion.most
+        wire.say(("do", number, batch, numbers, width, portion.keen))
         try:
             await portion.over.wait()
         except anyio.get_cancelled_exc_class():

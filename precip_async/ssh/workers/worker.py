@@ -270,7 +270,7 @@ class _Worker:
         number: int,
         batch: Batch,
         targets: list[int],
-        width: int,
+        width: tuple[int, int],
         keen: bool,
     ) -> None:
         batch = batch.at(Column([self._targets[one] for one in targets])).sending(self._source)
@@ -280,18 +280,25 @@ class _Worker:
         async def do(place: int) -> Any:
             return await batch.do(place, self._pool, self._limits, telling)
 
-        share = Share(places, do, telling.ended, width=width)
+        granted, most = width
+        share = Share(places, do, telling.ended, width=granted)
         scope = anyio.CancelScope()
         self._under_way[number] = scope, share
-        hosts = width if batch.takes_files else 0
-        tasks.start_soon(self._do, number, scope, share, hosts)
+        room = self._pool.working(most) if batch.takes_files else contextlib.nullcontext()
+        tasks.start_soon(self._do, number, scope, share, room)
 
-    async def _do(self, number: int, scope: anyio.CancelScope, share: Share, hosts: int) -> None:
+    async def _do(
+        self,
+        number: int,
+        scope: anyio.CancelScope,
+        share: Share,
+        room: contextlib.AbstractAsyncContextManager[None],
+    ) -> None:
         """A portion of a batch, and the telling of its end."""
         last: tuple[Any, ...] = ("over", number, None)
         try:
             with scope:
-                async with self._pool.working(hosts):
+                async with room:
                     await share.run()
         except ExperimentException as error:
             last = ("over", number, _portable(error))
