@@ -112,7 +112,7 @@ class Boot:
                     driven = [one for one in lapsed if one not in self._given_up]
                 poller.cancel_scope.cancel()
         await self._reach.pin()
-        await self._launcher.record()
+        await self._launcher.states.record(self._launcher.instances)
         if missing := [one for one in missing if one.alive and one.state != "ready"]:
             kind = BootTimeout if scope.cancelled_caught else BootError
             diagnoses = {one.id: one.diagnosis or _unseen(one) for one in missing}
@@ -247,7 +247,7 @@ class Boot:
                 self._launcher.saw(instance, machine)
                 if instance.state != before:
                     self._announce_state(instance)
-        await self._launcher.record()
+        await self._launcher.states.record(self._launcher.instances)
 
     def _look_at(self, instance: Instance) -> None:
         """Diagnose an instance that can't be probed yet."""

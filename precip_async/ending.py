@@ -44,6 +44,11 @@ class Books:
         self._journal = journal
         self._one_at_a_time = anyio.CapacityLimiter(1)
 
+    @property
+    def machine(self) -> str:
+        """The name of this computer, as the journal has it."""
+        return self._journal.machine
+
     async def write(
         self, method: Callable[Concatenate[Journal, P], R], *args: P.args, **kwargs: P.kwargs
     ) -> R:

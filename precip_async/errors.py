@@ -112,15 +112,22 @@ class ExperimentClosed(ExperimentException):
 
 
 class NameInUse(ExperimentException):
-    """Another living process, or instances it left running, hold the experiment's name."""
+    """Another living process, or instances it left running, hold the experiment's name.
 
-    _facts: ClassVar[tuple[str, ...]] = ("name", "holder")
+    ``left`` says which of the two: instances that nobody answers for can be attached to, or reaped.
+    """
 
-    def __init__(self, *, name: str, holder: str) -> None:
-        super().__init__(
-            f"the name {name!r} is held by {holder}; choose another name=, or end that one first"
-        )
-        self.name, self.holder = name, holder
+    _facts: ClassVar[tuple[str, ...]] = ("name", "holder", "left")
+
+    def __init__(self, *, name: str, holder: str, left: bool = False) -> None:
+        mend = "choose another name=, or end that one first"
+        if left:
+            mend = (
+                f"attach({name!r}, ...) of the experiment's class goes on with them, "
+                f"`precip reap --yes --experiment {name}` ends them, and another name= leaves them"
+            )
+        super().__init__(f"the name {name!r} is held by {holder}; {mend}")
+        self.name, self.holder, self.left = name, holder, left
 
 
 class HomeError(ExperimentException):

@@ -66,16 +66,22 @@ class Event:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Opened(Event):
-    """The experiment is open: its cloud has accepted us; ``reason``: why not a better isolation."""
+    """The experiment is open: its cloud has accepted us; ``reason``: why not a better isolation.
+
+    ``attached``: how many instances of an earlier process it goes on with; ``None``: it is new.
+    """
 
     cloud: str
     isolation: str = ""
     reason: str = ""
+    attached: int | None = None
 
     def __str__(self) -> str:
         kept = f", isolation: {self.isolation}" if self.isolation else ""
         if self.reason:
             kept += f" ({self.reason})"
+        if self.attached is not None:
+            kept += f", attached to {self.attached} instance(s)"
         return f"Experiment '{self.experiment}' on {self.cloud}{kept}"
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
+from precip_async import clock
 from precip_async.detached import DetachedRun
 from precip_async.errors import InvalidArgument
 from precip_async.fanout import in_child_task
@@ -48,15 +49,17 @@ class Lasting(Life):
         If cancelled, some may live longer, and none shorter.
         """
         stage, lifetime = self._stage, self._settings.max_lifetime
-        if lifetime is None:
+        chosen = stage.ready(tags)
+        if lifetime is None and not any(one.expires_at for one in chosen):
             raise InvalidArgument(
                 "instances of this experiment do not end by themselves: it has no max_lifetime="
             )
-        checked_number("seconds", seconds)
-        expires = datetime.now(UTC) + timedelta(seconds=lifetime if seconds is None else seconds)
-        chosen = [
-            one for one in stage.ready(tags) if one.expires_at is None or one.expires_at < expires
-        ]
+        given = lifetime if seconds is None else seconds
+        if given is None:  # attached to, and whoever launched them has not told us
+            raise InvalidArgument("say for how many seconds: extend(3600)")
+        checked_number("seconds", given)
+        expires = clock.now() + timedelta(seconds=given)
+        chosen = [one for one in chosen if one.expires_at is not None and one.expires_at < expires]
         if chosen:
             await in_child_task(lambda: stage.extend(chosen, expires))
         return chosen

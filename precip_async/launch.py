@@ -24,6 +24,7 @@ from precip_async.errors import (
 from precip_async.events import Deprovisioned, Deprovisioning, InstanceReplaced, Launched, Warned
 from precip_async.fleet import BootDiagnosis, Instance
 from precip_async.home.journal import Journal
+from precip_async.ledger import States
 from precip_async.plan import Plan
 from precip_async.steps import reached
 
@@ -52,6 +53,7 @@ class Launcher:
         instances: All that were ever provisioned, in their order, the ended ones included.
         plans: How each is to boot.
         closed: Whether nothing is launched any more.
+        states: Tells the journal how far they are.
     """
 
     def __init__(
@@ -70,10 +72,10 @@ class Launcher:
         self._cloud, self._books, self._remote, self._reach = cloud, books, remote, reach
         self._limits, self._announce, self._lifetime = limits, announce, lifetime
         self._ender = Ender(cloud, books, remote, reach, limits, announce)
+        self.states = States(books, announce, cloud)
         self._launched = self._in_flight = 0
         self._landed = anyio.Event()
         self._lost: dict[str, Plan] = {}  # by token: launches of which nobody knows the outcome
-        self._recorded: dict[str, str] = {}  # by id: the state that the journal has
         self._longest = 0.0  # seconds that a launch has taken
 
     @property
@@ -285,6 +287,17 @@ class Launcher:
             )
         return instances
 
+    def take_over(self, instance: Instance, plan: Plan, machine: Machine, *, launched: int) -> None:
+        """Make the experiment's what an earlier process launched, as one of `launched` so far."""
+        self.instances.append(instance)
+        self.plans[instance] = plan
+        self._launched = max(self._launched, launched)
+        self.saw(instance, machine)
+
+    def seek(self, plan: Plan) -> None:
+        """See to it that what a launch may have started, which nobody answered, is ended."""
+        self._lost[plan.request.token] = plan
+
     async def _answered(self, plan: Plan, places: dict[str, int], *, launches: int = 1) -> None:
         self._lost.pop(plan.request.token, None)
         await self._books.write(
@@ -295,21 +308,6 @@ class Launcher:
             launches=launches,
         )
         reached("launch.answered")
-
-    async def record(self) -> None:
-        """Write down how far the instances are that have come further since last time."""
-        recorded = self._recorded
-        new = {
-            one.id: one.state
-            for one in self.instances
-            if one.alive and recorded.get(one.id) != one.state
-        }
-        if new:
-            try:
-                await self._books.write(Journal.saw_all, new, endpoint=self._cloud.traits.endpoint)
-            except HomeError as error:  # nothing is lost: it is seen again
-                self._warn(str(error))
-            recorded |= new
 
     def saw(self, instance: Instance, machine: Machine) -> None:
         """Take over what the cloud says of an instance. Its state only ever moves on from here."""

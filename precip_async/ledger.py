@@ -1,4 +1,4 @@
-"""The journal's pages about addresses, for the cloud that takes them."""
+"""The journal's pages about addresses, and about how far instances are."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from precip_async.events import Warned
 from precip_async.home.journal import Journal
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
-    from precip_async.clouds.base import Traits
+    from precip_async.clouds.base import Cloud, Traits
     from precip_async.ending import Books
     from precip_async.events import Announcer
+    from precip_async.fleet import Instance
 
-__all__ = ["JournalLedger"]
+__all__ = ["JournalLedger", "States"]
 
 
 class JournalLedger:
@@ -61,3 +62,26 @@ class JournalLedger:
 
     def _warn(self, error: HomeError) -> None:
         self._announce(Warned(experiment=self._announce.experiment, text=str(error)))
+
+
+class States:
+    """Writes down how far instances are, for those who attach to them."""
+
+    def __init__(self, books: Books, announce: Announcer, cloud: Cloud) -> None:
+        self._books, self._announce, self._cloud = books, announce, cloud
+        self._written: dict[str, str] = {}  # by id
+
+    async def record(self, instances: Iterable[Instance]) -> None:
+        """Write down those that have come further since last time."""
+        written = self._written
+        new = {
+            one.id: one.state for one in instances if one.alive and written.get(one.id) != one.state
+        }
+        if not new:
+            return
+        try:
+            endpoint = self._cloud.traits.endpoint
+            await self._books.write(Journal.saw_all, new, endpoint=endpoint)
+        except HomeError as error:  # nothing is lost: it is seen again
+            self._announce(Warned(experiment=self._announce.experiment, text=str(error)))
+        written |= new

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import anyio
 import anyio.to_thread
@@ -33,8 +33,38 @@ class Life:
         self._cloud, self._settings = taken(cloud, settings)
         self._name = default_name() if settings.name is None else checked_name(settings.name)
         self._open_stage: Stage | None = None
+        self._attaching = False
         self._opening = self._closed = False
         self._gone: anyio.Event | None = None  # set when what was open is closed
+
+    @classmethod
+    async def attach(cls, name: str, *args: Any, **keywords: Any) -> Self:
+        """Go on with the running experiment called `name`, which another process has left.
+
+        Its instances are this experiment's from now on, with their tags, their order and their
+        indexes, and leaving it ends them unless ``keep``. What was ready is ready; the others can
+        be waited for, and are not replaced when they fail. They are found by the journal, or, where
+        it has nothing of that name, by their marks at the cloud, where these say enough: see
+        ``docs/leaks.md``. A host key that nobody knows is pinned anew, and observers are warned.
+
+        Args:
+            name: The experiment's name.
+            args: As for the constructor.
+            keywords: Likewise; from another home with the ``ssh_key`` that they were launched with.
+
+        Raises:
+            NameInUse: A living process holds the name.
+            InvalidArgument: There is nothing of that name, or nobody can tell what; nothing was
+                ended.
+            HomeError: The home can't be used.
+            CloudError: The cloud does not accept us.
+
+        If cancelled, nothing is held, and the instances go on running.
+        """
+        experiment = cls(*args, **{**keywords, "name": name})
+        experiment._attaching = True
+        await experiment.open()
+        return experiment
 
     def __repr__(self) -> str:
         state = "open" if self._open_stage else "closed" if self._closed else "not open yet"
@@ -80,7 +110,9 @@ class Life:
 
         async def open_stage() -> None:
             stage = await anyio.to_thread.run_sync(_stage_class)
-            self._open_stage = await stage.open(self._name, self._cloud, self._settings)
+            self._open_stage = await stage.open(
+                self._name, self._cloud, self._settings, attach=self._attaching
+            )
 
         self._opening = True
         try:

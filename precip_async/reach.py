@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from precip_async.settings import AnyPath, Settings
     from precip_async.ssh.remote import Remote
 
-__all__ = ["Reach", "Way"]
+__all__ = ["SSH_PORT", "Reach", "Way"]
 
 SSH_PORT = 22
 
@@ -233,13 +233,33 @@ class Reach:
             instance.host_keys = machine.host_keys
             self._known[instance.id] = machine.host_keys
 
-    async def recall(self, instances: Iterable[Instance]) -> None:
-        """Read the host keys that were pinned before, of machines that outlive experiments."""
-        if not self._traits.pins_hosts or self._given is not None:
+    async def recall(self, instances: Iterable[Instance], *, ours: bool = False) -> None:
+        """Read the host keys that were pinned before, of machines that outlive experiments.
+
+        Args:
+            instances: Which.
+            ours: Whether an earlier process of this experiment may have pinned them.
+        """
+        if not (ours or self._traits.pins_hosts) or self._given is not None:
             return
         addressed = [(one, host) for one in instances if (host := self.address(one))]
         aliases = [self._alias(one, host) for one, host in addressed]
         await anyio.to_thread.run_sync(self._recall, aliases)
+
+    def strangers(self, instances: Iterable[Instance]) -> list[Instance]:
+        """Those of `instances` of which no host key is known: the first one will be believed."""
+        if self._given is not None:
+            return []
+        addressed = [(one, host) for one in instances if (host := self.address(one))]
+        return [one for one, host in addressed if self._alias(one, host) not in self._known]
+
+    def introduce(self, instance: Instance, keys: tuple[str, ...]) -> None:
+        """Believe these host keys of `instance`, as pinned when others were."""
+        host = self.address(instance)
+        if host is not None:
+            alias = self._alias(instance, host)
+            self._known[alias] = instance.host_keys = keys
+            self._new[alias] = keys[0]
 
     def _recall(self, aliases: Iterable[str]) -> None:
         assert self._pins is not None

@@ -9,6 +9,7 @@ import anyio
 import anyio.to_thread
 
 from precip_async import clock
+from precip_async.attaching import as_before, attach_to
 from precip_async.boot import Boot
 from precip_async.clouds.base import Access, Attachable, Cloud
 from precip_async.ending import Books
@@ -83,16 +84,26 @@ class Stage:
 
     @classmethod
     async def open(
-        cls, name: str, cloud: Cloud | Callable[[Home], Cloud], settings: Settings
+        cls,
+        name: str,
+        cloud: Cloud | Callable[[Home], Cloud],
+        settings: Settings,
+        *,
+        attach: bool = False,
     ) -> Stage:
-        """Take the name, open the home, and have the cloud accept us; or nothing of it."""
+        """Take the name, open the home, and have the cloud accept us; or nothing of it.
+
+        With `attach` the instances of that name are taken over, instead of being in the way.
+        """
         stage = cls(name, settings)
         async with AsyncExitStack() as undo:
-            await stage._build(undo, cloud)
+            await stage._build(undo, cloud, attach=attach)
             stage._undo = undo.pop_all()
         return stage
 
-    async def _build(self, undo: AsyncExitStack, cloud: Cloud | Callable[[Home], Cloud]) -> None:
+    async def _build(
+        self, undo: AsyncExitStack, cloud: Cloud | Callable[[Home], Cloud], *, attach: bool
+    ) -> None:
         in_thread = anyio.to_thread.run_sync
         settings, limits = self.settings, self.settings.limits
         await in_thread(settings.check_files)
@@ -107,6 +118,10 @@ class Stage:
         self.books = Books(journal)
         self.output = (await in_thread(home.runtime, "output")) / self.name
         self.cloud = cloud if isinstance(cloud, Cloud) else await in_thread(cloud, home)
+        if attach:
+            self.settings = settings = await as_before(
+                self.books, self.name, self.cloud.traits, settings
+            )
         settings.check_lifetime(self.cloud)
         self.reach = Reach(settings, self.cloud.traits)
         undo.push_async_callback(self._close_cloud)  # after the remote: no connects to what is gone
@@ -118,6 +133,7 @@ class Stage:
                 owner=home.account_id,
                 public_key=public_key,
                 keep=settings.keep,
+                purpose="attach" if attach else "launch",
                 ledger=JournalLedger(self.books, self.announce, lambda: self.cloud.traits),
             )
         )
@@ -125,7 +141,10 @@ class Stage:
         shared = (self.remote, self.reach, limits, self.announce)
         self.launcher = Launcher(self.cloud, self.books, *shared, settings.max_lifetime)
         self.boot = Boot(self.cloud, self.launcher, *shared)
-        await self._settle()
+        if attach:
+            await attach_to(self, home)
+        else:
+            await self._settle()
         traits = self.cloud.traits
         self.announce(
             Opened(
@@ -133,6 +152,7 @@ class Stage:
                 cloud=traits.name,
                 isolation=traits.isolation,
                 reason=traits.isolation_reason,
+                attached=len(self.launcher.instances) if attach else None,
             )
         )
 
@@ -149,7 +169,8 @@ class Stage:
             if (row.cloud, row.endpoint) == (traits.name, traits.endpoint)  # ids mean nothing else
         ]
         known = [row.instance_id for row in rows if row.instance_id]
-        if isinstance(self.cloud, Attachable):  # a young one may not be seen yet
+        # a young one may not be seen yet
+        if traits.ends_machines and isinstance(self.cloud, Attachable):
             now = clock.now()
             ages = {row.instance_id: now - row.asked_at for row in rows if row.instance_id}
             await self.cloud.remember({one: age.total_seconds() for one, age in ages.items()})
@@ -168,6 +189,7 @@ class Stage:
                 name=self.name,
                 holder="instances that an earlier experiment left running: "
                 + ", ".join(sorted(left)),
+                left=True,
             )
 
     def warn(self, text: str) -> None:

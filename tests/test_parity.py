@@ -42,7 +42,7 @@ def members(cls: type) -> dict[str, Any]:
 
 def shape(function: Any, *, without: frozenset[str] = frozenset()) -> Any:
     """The signature of `function`, annotations as they are written."""
-    signature = inspect.signature(function)
+    signature = inspect.signature(getattr(function, "__func__", function))  # of a class method
     parameters = [p for p in signature.parameters.values() if p.name not in without]
     return signature.replace(parameters=parameters)
 

@@ -22,7 +22,7 @@ from precip_async.clouds.ec2_documents import addresses_of
 from precip_async.home.directory import Home
 from precip_async.home.journal import Journal
 from precip_async.reaping import targets
-from tests.lab.clients import client_of, launch
+from tests.lab.clients import PLAIN, client_of, launch
 from tests.left import QUICK, alive, facts_of, killed, reaped
 from tests.on_clouds import IMAGES, rehearsed
 
@@ -38,8 +38,6 @@ FAST = ("amazon",)
 DIALECTS = [
     pytest.param(one, marks=() if one in FAST else pytest.mark.slow, id=one) for one in IMAGES
 ]
-# Where the mark says which experiment it was, or at least whose launch.
-MARKING = [one for one in DIALECTS if one.id != "amazon"] + [pytest.param("amazon", id="amazon")]
 
 
 @contextlib.asynccontextmanager
@@ -103,7 +101,7 @@ async def test_what_a_killed_script_left_is_ended(tmp_path: Path, dialect: str) 
         await one.account()
 
 
-@pytest.mark.parametrize("dialect", MARKING)
+@pytest.mark.parametrize("dialect", DIALECTS)
 async def test_marks_alone_find_what_the_journal_lost(tmp_path: Path, dialect: str) -> None:
     """Without a journal: by tags, by key pair, and on Nimbus by the name of the home's own key."""
     async with left(tmp_path, dialect) as one:
@@ -117,6 +115,7 @@ async def test_marks_alone_find_what_the_journal_lost(tmp_path: Path, dialect: s
         assert await alive(one.lab) == []
 
 
+@pytest.mark.slow
 async def test_a_living_experiment_keeps_its_instances(tmp_path: Path) -> None:
     """What a process holds is listed with its holder, ended with force only."""
     async with rehearsed(tmp_path, name="busy") as one, one.exp as exp:
@@ -132,6 +131,7 @@ async def test_a_living_experiment_keeps_its_instances(tmp_path: Path) -> None:
         assert await alive(one.lab) == []
 
 
+@pytest.mark.slow
 async def test_another_computers_process_is_taken_to_live(tmp_path: Path) -> None:
     """In a home that computers share nobody here can tell; it is ended with force only."""
     async with left(tmp_path, count=1) as one:
@@ -149,7 +149,7 @@ async def test_another_computers_process_is_taken_to_live(tmp_path: Path) -> Non
 
 async def test_what_bears_no_mark_is_never_touched(tmp_path: Path) -> None:
     """Whatever the flags: neither a colleague's instance, nor one that only looks like ours."""
-    async with left(tmp_path, count=1) as one, client_of(one.lab) as client:
+    async with left(tmp_path, count=1, scenario=PLAIN) as one, client_of(one.lab) as client:
         theirs = await launch(client, count=2)
         tags = [{"Key": "precip:experiment", "Value": "trial"}]
         await client.create_tags(Resources=theirs[:1], Tags=tags)
@@ -160,6 +160,7 @@ async def test_what_bears_no_mark_is_never_touched(tmp_path: Path) -> None:
         assert sorted(await alive(one.lab)) == sorted(theirs)
 
 
+@pytest.mark.slow
 async def test_others_are_shown_when_asked_for_and_ended_when_named(tmp_path: Path) -> None:
     """Another home's instances, by their tags: not seen, seen, and ended by their owner's id."""
     async with left(tmp_path, count=1) as one:
@@ -177,6 +178,7 @@ async def test_others_are_shown_when_asked_for_and_ended_when_named(tmp_path: Pa
         assert await alive(one.lab) == []
 
 
+@pytest.mark.slow
 async def test_a_lost_answer_is_found_by_its_token(tmp_path: Path) -> None:
     """A script that died between the question and the answer: what it started is its launch's."""
     async with left(tmp_path) as one:
@@ -190,6 +192,7 @@ async def test_a_lost_answer_is_found_by_its_token(tmp_path: Path) -> None:
         assert await alive(one.lab) == []
 
 
+@pytest.mark.slow
 async def test_a_launch_without_an_answer_is_watched_for_a_while(tmp_path: Path) -> None:
     """It may still start something, so that it is listed; after a quarter of an hour it has not."""
     async with rehearsed(tmp_path, name="trial") as one:
@@ -250,6 +253,7 @@ async def test_an_address_that_nobody_uses_is_released(tmp_path: Path) -> None:
         assert {one.public for one in one.lab.addresses()} == {others}
 
 
+@pytest.mark.slow
 async def test_an_address_is_in_the_journal_before_it_is_taken(tmp_path: Path) -> None:
     """Each that an experiment takes, until it gives it back."""
     async with rehearsed(tmp_path, "nova-essex", name="trial") as one:
@@ -263,6 +267,7 @@ async def test_an_address_is_in_the_journal_before_it_is_taken(tmp_path: Path) -
         assert await in_the_journal(one.home) == ([], [])
 
 
+@pytest.mark.slow
 async def test_a_cloud_that_cannot_be_asked_hides_nothing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -284,6 +289,7 @@ async def test_a_cloud_that_cannot_be_asked_hides_nothing(
     assert (code, told["ended"]) == (LEFT, False)
 
 
+@pytest.mark.slow
 async def test_the_journal_says_where_to_look(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

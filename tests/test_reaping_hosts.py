@@ -72,6 +72,7 @@ async def test_a_run_that_was_left_is_listed_then_ended(
     assert await reaped(server, tmp_path / "home") == []
 
 
+@pytest.mark.slow
 async def test_others_runs_and_those_in_use_go_on(server: OpenSSHServer, tmp_path: Path) -> None:
     """Another home's are not even listed; an experiment's that lives are, with its holder."""
     name = default_name()  # tests that run beside this one leave runs here as well
@@ -92,6 +93,7 @@ async def test_others_runs_and_those_in_use_go_on(server: OpenSSHServer, tmp_pat
     await eventually(lambda: not sleepers(server))
 
 
+@pytest.mark.slow
 async def test_a_host_that_cannot_be_asked_is_told(server: OpenSSHServer, tmp_path: Path) -> None:
     """It is listed with the reason, and the others are reaped all the same."""
     await left(server, tmp_path / "home", "trial")

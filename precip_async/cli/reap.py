@@ -7,9 +7,10 @@ import json
 import re
 import sys
 from dataclasses import asdict
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
+from precip_async import clock
 from precip_async.errors import InvalidArgument
 
 if TYPE_CHECKING:
@@ -141,7 +142,7 @@ def _cells(one: Leftover) -> tuple[str, ...]:
     kind = "" if one.kind == "instance" else f"{one.kind} "
     expires = ""
     if one.expires is not None:
-        seconds = (one.expires - datetime.now(UTC)).total_seconds()
+        seconds = (one.expires - clock.now()).total_seconds()
         expires = "expired" if seconds <= 0 else f"in {_spoken(seconds)}"
     cells = (
         kind + one.id,

@@ -7,7 +7,7 @@ them, and end them.
 
 from __future__ import annotations
 
-import uuid
+import itertools
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, runtime_checkable
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CLOUD_INIT_STATE",
+    "ENDING",
     "Access",
     "Attachable",
     "Cloud",
@@ -36,6 +37,9 @@ __all__ = [
 CLOUD_INIT_STATE: Final = "PRECIP_CLOUD_INIT_STATE"
 
 MachineState = Literal["pending", "running", "failed", "shutting-down", "terminated"]
+
+#: What a machine is in whose end nothing more is to be done about.
+ENDING: Final = ("shutting-down", "terminated")
 
 #: What a cloud is prepared for: to launch; to go on with what an earlier process launched, and to
 #: launch; or to look for what was left, where nothing is to be made.
@@ -108,8 +112,11 @@ class Ledger(Protocol):
 class _NoLedger:
     """For a cloud without an experiment: nobody reads."""
 
+    def __init__(self) -> None:
+        self._keys = itertools.count()
+
     async def wanting(self, others: Sequence[str]) -> str:
-        return str(uuid.uuid4())
+        return str(next(self._keys))
 
     async def took(self, key: str, ip: str, allocation: str) -> None: ...
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import time
 import warnings
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 import anyio.to_thread
 
+from precip_async import clock
 from precip_async.clouds.base import Access, LaunchRequest, Machine, Traits
 from precip_async.clouds.dialects import Dialect
 from precip_async.clouds.ec2_addresses import Addresses
@@ -32,6 +32,7 @@ from precip_async.errors import CloudError, EndpointUnreachable, InvalidArgument
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
+    from datetime import datetime
 
     from precip_async.clouds.base import HeldAddress, Marked
     from precip_async.clouds.dialects import KeyType
@@ -286,7 +287,7 @@ class EC2Cloud:
 
     def renewal(self, expires: datetime) -> str:
         """What puts the end of an instance off; see `Expiring`."""
-        return renewing((expires - datetime.now(UTC)).total_seconds())
+        return renewing((expires - clock.now()).total_seconds())
 
     async def aclose(self) -> None:
         """Give back addresses and key pairs unless machines are kept, and close connections.

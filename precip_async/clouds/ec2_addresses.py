@@ -87,8 +87,7 @@ class Addresses:
     async def _give(self, seen: Seen, given: dict[str, str], limiter: anyio.Semaphore) -> None:
         async with limiter:
             try:
-                address = self._spare() or await self._allocate(seen)
-                self._held[address.ip] = seen.id
+                address = self._spare(seen) or await self._allocate(seen)
                 await self._associate(address, seen)
             except ExperimentException as error:  # a later round tries again
                 why = error.message if isinstance(error, CloudError) else str(error)
@@ -97,9 +96,12 @@ class Addresses:
                 given[seen.id] = address.ip
                 self.trouble.pop(seen.id, None)
 
-    def _spare(self) -> Address | None:
-        """One of ours that no instance holds: giving it was refused."""
-        return next((one for ip, one in self._ours.items() if ip not in self._held), None)
+    def _spare(self, seen: Seen) -> Address | None:
+        """One of ours that no instance holds: giving it was refused. From now on `seen` does."""
+        spare = next((one for ip, one in self._ours.items() if ip not in self._held), None)
+        if spare is not None:
+            self._held[spare.ip] = seen.id
+        return spare
 
     async def _allocate(self, seen: Seen) -> Address:
         parameters = {"Domain": "vpc"} if seen.vpc else {}
@@ -122,6 +124,7 @@ class Addresses:
             if found:
                 self._unsure.discard(key)
                 self._ours[found[0].ip], self._keys[found[0].ip] = found[0], key
+                self._held[found[0].ip] = seen.id  # before anybody else can take it for a spare one
                 await self._ledger.took(key, found[0].ip, found[0].allocation)
                 reached("address.allocated")
                 return found[0]

@@ -10,7 +10,7 @@ import re
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
-from precip_async.clouds.base import Marked
+from precip_async.clouds.base import ENDING, Marked
 from precip_async.clouds.ec2_addresses import Addresses
 from precip_async.clouds.ec2_documents import addresses_of
 from precip_async.clouds.ec2_wire import MARK, decoded, machine_of
@@ -45,7 +45,7 @@ class Remains:
         wanted = {"tag-key": f"{MARK}token"} if self._dialect.mark == "tags" else None
         seen = await self._parts.roster.everything(wanted)
         found = [self._read(one) for one in seen]
-        return [one for one in found if one is not None and one.machine.state != "terminated"]
+        return [one for one in found if one is not None and one.machine.state not in ENDING]
 
     async def adopt(self, ids: Collection[str], addresses: Sequence[HeldAddress]) -> None:
         """Take over instances, with the key pairs of their launches, and addresses.

@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from precip_async.clouds.base import Access, LaunchRequest, Machine, Traits
+from precip_async.clouds.base import (
+    Access,
+    HeldAddress,
+    LaunchRequest,
+    Machine,
+    Marked,
+    Traits,
+)
 from precip_async.errors import CapacityUnavailable, CloudError, InvalidArgument, QuotaExceeded
 from precip_async.fleet import Tags, checked_tags
 
@@ -178,6 +185,19 @@ class HostsCloud:
     async def find(self, token: str) -> list[Machine]:
         """The hosts that the launch named `token` has taken."""
         return [self._machine(host_id) for host_id in self._of(token)]
+
+    async def marked(self) -> list[Marked]:
+        """Hosts bear no marks: which were taken is known to the journal alone."""
+        return []
+
+    async def remember(self, ages: Mapping[str, float]) -> None:
+        """Hosts were taken by an earlier process; those that are not given any more are not."""
+        for host_id in ages:
+            if host_id in self._hosts:
+                self._taken.setdefault(host_id, "")
+
+    async def adopt(self, ids: Collection[str], addresses: Sequence[HeldAddress]) -> None:
+        """Nothing more to do: see `remember`."""
 
     async def console(self, instance_id: str) -> str:
         """Hosts have no console that we could read."""

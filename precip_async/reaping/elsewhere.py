@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from precip_async import clock
-from precip_async.clouds.base import HeldAddress
+from precip_async.clouds.base import ENDING, HeldAddress
 from precip_async.ending import Ender
 from precip_async.errors import CloudError, ExperimentException
 from precip_async.home.journal import Journal
@@ -77,7 +77,7 @@ class Elsewhere:
         await self._cloud.remember({row.instance_id: _age(row) for row in rows})
         ids = [row.instance_id for row in rows]
         machines = await self._cloud.describe(ids) if ids else {}
-        gone = {one for one, machine in machines.items() if machine.state == "terminated"}
+        gone = {one for one, machine in machines.items() if machine.state in ENDING}
         await self._books.write(Journal.ended, gone, endpoint=self._endpoint)
         left = [row for row in rows if row.instance_id not in gone]
         known = {row.instance_id.lower() for row in left}

@@ -42,11 +42,22 @@ class Experiment:
         shared: See `precip_async.settings.Settings`.
     """
 
+    _attaching = False
+
     def __init__(self, cloud: Cloud, *, quiet: bool = False, **shared: Unpack[Shared]) -> None:
         console = watching(shared, quiet=quiet)
         self._open(asynchronous.Experiment(cloud, **shared), console)
 
+    @classmethod
+    def attach(cls, name: str, *args: Any, **keywords: Any) -> Self:
+        """Go on with the running experiment called `name`, which another process has left."""
+        experiment = cls.__new__(cls)
+        vars(experiment)["_attaching"] = True  # heard of by `_open`, which the constructor calls
+        experiment.__init__(*args, **{**keywords, "name": name})  # type: ignore[misc] # of this very class
+        return experiment
+
     def _open(self, experiment: asynchronous.Experiment, console: Console) -> None:
+        experiment._attaching = self._attaching  # noqa: SLF001 - its twin
         self._experiment, self._console = experiment, console
         self._process = os.getpid()
         portal.hold(experiment)

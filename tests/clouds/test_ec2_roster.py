@@ -220,6 +220,16 @@ async def test_what_nobody_launched_here_is_gone() -> None:
         assert roster.missing(NEW) == "terminated"
 
 
+async def test_what_an_earlier_process_launched_just_now_may_be_invisible() -> None:
+    """As one of our own may; an old one that is not there is gone."""
+    async with roster_at(Living([])) as (roster, _, _):
+        old = ids(2)[1]
+        roster.remember({NEW: AMAZON.grace / 2, old: AMAZON.grace})
+
+        assert roster.missing(NEW) == "pending"
+        assert roster.missing(old) == "terminated"
+
+
 async def test_what_was_there_and_is_not_is_gone_where_the_ended_vanish() -> None:
     """Nova forgets them at once."""
     living = Living([NEW])

@@ -13,7 +13,7 @@ from anyio import CancelScope, create_task_group, move_on_after
 
 from precip_async.clouds.base import Cloud
 from precip_async.clouds.local import cloud as cloud_module
-from precip_async.clouds.local import register
+from precip_async.clouds.local import register, spawning
 from precip_async.clouds.local.cloud import LocalCloud
 from precip_async.clouds.local.faults import Faults
 from precip_async.clouds.local.remains import end_left_behind, left_behind
@@ -431,7 +431,7 @@ async def test_a_warden_that_cannot_start_is_an_error(
     clouds: Callable[..., LocalCloud], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Where the interpreter can't find the package the error shows its last words."""
-    monkeypatch.setattr(cloud_module, "_environment", lambda: os.environ | {"PYTHONHOME": "/none"})
+    monkeypatch.setattr(spawning, "_environment", lambda: os.environ | {"PYTHONHOME": "/none"})
 
     with pytest.raises(CloudError, match="did not start; it said: "):
         await clouds("process").prepare(access())

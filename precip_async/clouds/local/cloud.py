@@ -2,35 +2,33 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import secrets
-import site
 import socket
-import subprocess
-import sys
 from dataclasses import asdict
-from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
 import anyio
 
-from precip_async import descriptors
-from precip_async.clouds.base import Access, LaunchRequest, Machine, Traits
-from precip_async.clouds.local import processes
+from precip_async import clock, descriptors
+from precip_async.clouds.base import Access, LaunchRequest, Machine, Marked, Traits
 from precip_async.clouds.local.faults import SSH_FAULTS, Faults, Orders
 from precip_async.clouds.local.hostkeys import make_host_key
 from precip_async.clouds.local.namespace_probe import obstacle
 from precip_async.clouds.local.remains import claim, clear_dead, end_left_behind, until_cleared
-from precip_async.clouds.local.state import Record, State, tail
+from precip_async.clouds.local.spawning import not_started, ourselves, spawn, tail
+from precip_async.clouds.local.state import Record, State
 from precip_async.clouds.local.wire import WardenGone, Wire
 from precip_async.clouds.local.yard import MachineSpec, log_path
 from precip_async.errors import CloudError, InvalidArgument, NameInUse
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
+    from datetime import datetime
+    from pathlib import Path
+
+    from precip_async.clouds.base import HeldAddress
 
 __all__ = ["Isolation", "LocalCloud"]
 
@@ -89,6 +87,7 @@ class LocalCloud:
         self._isolation = ""
         self._access: Access | None = None
         self._wire: Wire | None = None
+        self._keep = False
         self._record: Record | None = None
 
     @property
@@ -172,6 +171,19 @@ class LocalCloud:
         """The machines of the launch named `token`."""
         return [machine_of(view) for view in await self._ask("find", token=token)]
 
+    async def marked(self) -> list[Marked]:
+        """None: who keeps them knows their ids, and only the journal the rest."""
+        return []
+
+    async def remember(self, ages: Mapping[str, float]) -> None:
+        """Nothing to do: their warden knows them."""
+
+    async def adopt(self, ids: Collection[str], addresses: Sequence[HeldAddress]) -> None:
+        """Have the warden end them with this script, unless they are to be kept."""
+        keep = self._prepared().keep
+        await self._ask("keep", keep=keep)
+        self._keep = keep
+
     async def console(self, instance_id: str) -> str:
         """The end of what a machine's SSH server and boot said."""
         if self._access is None or not _ID.fullmatch(instance_id):
@@ -184,7 +196,7 @@ class LocalCloud:
         wire, self._wire = self._wire, None
         if wire is None or self._access is None:
             return
-        if self._access.keep:
+        if self._keep:
             wire.close()
             return
         with anyio.move_on_after(CLOSE_TIMEOUT, shield=True):
@@ -212,8 +224,11 @@ class LocalCloud:
 
     async def _prepare(self, access: Access) -> None:
         await anyio.to_thread.run_sync(clear_dead, self._base)
-        self._isolation = await self._choose()
         state = State(self._base, access.experiment)
+        if access.purpose == "attach":
+            await self._attach(state, access)
+            return
+        self._isolation = await self._choose()
         lock = await self._claim(state)
         try:
             await self._start(state, access, lock)
@@ -232,15 +247,36 @@ class LocalCloud:
         keeper = f" (process {record.pid})" if record else ""
         raise NameInUse(
             name=state.experiment,
-            holder=f"instances that were left running on this computer{keeper}, which "
-            f"`precip reap --yes --experiment {state.experiment}` ends",
+            holder=f"instances that were left running on this computer{keeper}",
+            left=True,
         )
+
+    async def _attach(self, state: State, access: Access) -> None:
+        """Take over the warden of an earlier script, which goes on as before until `adopt`."""
+        record = await anyio.to_thread.run_sync(state.read)
+        line = await anyio.to_thread.run_sync(state.call)
+        if line is None or record is None:
+            raise InvalidArgument(
+                f"nothing of an experiment {access.experiment!r} goes on on this computer: "
+                "instances here outlive their script with keep=True only"
+            )
+        script = await anyio.to_thread.run_sync(ourselves)
+        wire, greeting = await Wire.over(line, op="attach", script=script)
+        try:
+            with anyio.fail_after(START_TIMEOUT):
+                await greeting
+        except BaseException:
+            wire.close()
+            raise
+        self._access, self._wire, self._record, self._keep = access, wire, record, True
+        self._isolation = record.isolation
 
     async def _start(self, state: State, access: Access, lock: int) -> None:
         ours, theirs = socket.socketpair()
         try:
             try:
-                await anyio.to_thread.run_sync(self._spawn, state, access, lock, theirs)
+                facts = self._facts(access)
+                await anyio.to_thread.run_sync(spawn, state, facts, lock, theirs)
             finally:
                 os.close(lock)  # the warden has copies of both
                 theirs.close()
@@ -255,42 +291,23 @@ class LocalCloud:
         except BaseException as error:
             wire.close()
             if isinstance(error, WardenGone | TimeoutError):
-                hint = await anyio.to_thread.run_sync(_last_words, state)
-                raise _not_started(hint) from error
+                raise await anyio.to_thread.run_sync(not_started, state) from error
             raise
-        self._access, self._wire = access, wire
+        self._access, self._wire, self._keep = access, wire, access.keep
         if shared_because:
             shared = f"files and processes are shared with this computer: {shared_because}"
             self.isolation_reason = "; ".join(filter(None, (self.isolation_reason, shared)))
 
-    def _spawn(self, state: State, access: Access, lock: int, line: socket.socket) -> None:
-        """Start the warden, which takes over the lock and its end of the line. Blocks."""
-        facts = {
+    def _facts(self, access: Access) -> dict[str, Any]:
+        return {
             "base": str(self._base),
             "experiment": access.experiment,
             "isolation": self._isolation,
             "internet": self._internet,
             "crowd": self._crowd,
             "keep": access.keep,
-            "script": [os.getpid(), processes.birth(os.getpid())],
             "open_files": descriptors.given(),
-            "lock": lock,
-            "line": line.fileno(),
         }
-        with state.log.open("ab") as log:
-            # -P: the current directory may hold a random.py of the user's.
-            done = subprocess.run(
-                [sys.executable, "-P", "-m", "precip_async.clouds.local.warden", json.dumps(facts)],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env=_environment(),
-                pass_fds=(lock, line.fileno()),
-                start_new_session=True,  # Ctrl-C in the terminal is the script's, not the warden's
-                check=False,
-            )
-        if done.returncode:
-            raise _not_started(_last_words(state))
 
     def _plan(self, request: LaunchRequest, orders: Sequence[Orders]) -> list[dict[str, Any]]:
         """What the warden is to start: ids and host keys are ours to draw. Takes a while."""
@@ -370,28 +387,4 @@ def machine_of(view: dict[str, Any]) -> Machine:
 
 def _left(expires: datetime) -> float:
     """Seconds from now."""
-    return (expires - datetime.now(UTC)).total_seconds()
-
-
-def _environment() -> dict[str, str]:
-    """Ours, with the package where the warden can find it: a script may run from a checkout."""
-    environment = dict(os.environ)
-    root = str(Path(__file__).resolve().parents[3])
-    if root not in site.getsitepackages():
-        paths = [environment.get("PYTHONPATH", ""), root]
-        environment["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
-    return environment
-
-
-def _not_started(hint: str) -> CloudError:
-    return CloudError(
-        "the process that is to keep the instances did not start",
-        cloud="local",
-        operation="prepare",
-        hint=hint,
-    )
-
-
-def _last_words(state: State) -> str:
-    words = tail(state.log).strip()
-    return f"it said: {words.splitlines()[-1]}" if words else f"see {state.log}"
+    return (expires - clock.now()).total_seconds()

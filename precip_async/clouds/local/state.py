@@ -6,6 +6,7 @@
   whatever death; so a directory whose lock is free belongs to nobody, and whoever finds it clears
   it.
 - ``warden.json``: a `Record`.
+- ``line``: a socket at which a warden that keeps machines can be called by another script.
 - ``warden.log``: the warden's own complaints. ``i-….log``: a machine's console.
 
 Standard library only: the warden imports it.
@@ -19,20 +20,19 @@ import fcntl
 import json
 import os
 import shutil
+import socket
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Final
+from pathlib import Path
+from typing import Final
 from urllib.parse import quote, unquote
 
 from precip_async.clouds.local import processes
 
-if TYPE_CHECKING:
-    from pathlib import Path
+__all__ = ["Record", "State", "experiments_in"]
 
-__all__ = ["Record", "State", "experiments_in", "tail"]
-
-CONSOLE: Final = 16 * 1024  # bytes of a console that are shown
 _LOCK: Final = "lock"
 _RECORD: Final = "warden.json"
+_LINE: Final = "line"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,6 +128,41 @@ class State:
         draft.write_text(json.dumps(asdict(record)), encoding="utf-8")
         draft.replace(self.path / _RECORD)
 
+    def listen(self) -> socket.socket:
+        """The socket of this directory, bound: whoever may enter the directory may call. Blocks."""
+        line = socket.socket(socket.AF_UNIX)
+        here = Path.cwd()
+        try:
+            os.chdir(self.path)  # a socket's path can't be longer than some hundred bytes
+            line.bind(_LINE)
+        except BaseException:
+            line.close()
+            raise
+        finally:
+            os.chdir(here)
+        return line
+
+    def call(self) -> socket.socket | None:
+        """A line to the warden; ``None``: none can be called here. Blocks."""
+        try:
+            directory = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
+        except FileNotFoundError:
+            return None
+        line = socket.socket(socket.AF_UNIX)
+        try:
+            # the same by a shorter name, where the system has such names
+            short = Path(f"/proc/self/fd/{directory}")
+            line.connect(str((short if short.exists() else self.path) / _LINE))
+        except (FileNotFoundError, ConnectionRefusedError):
+            line.close()
+            return None
+        except BaseException:
+            line.close()
+            raise
+        finally:
+            os.close(directory)
+        return line
+
     def remove(self) -> None:
         """Remove the directory, whose lock we hold. Blocks.
 
@@ -161,17 +196,6 @@ def experiments_in(base: Path) -> list[str]:
         return sorted(unquote(path.name) for path in base.iterdir() if path.is_dir())
     except FileNotFoundError:
         return []
-
-
-def tail(path: Path) -> str:
-    """The end of a log; empty where there is none. Blocks."""
-    try:
-        with path.open("rb") as file:
-            file.seek(0, os.SEEK_END)
-            file.seek(max(0, file.tell() - CONSOLE))
-            return file.read().decode(errors="replace")
-    except FileNotFoundError:
-        return ""
 
 
 def _file_name(experiment: str) -> str:

@@ -17,6 +17,7 @@ import os
 import signal
 import socket
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -27,13 +28,14 @@ from precip_async.clouds.local.state import Record, State
 from precip_async.clouds.local.yard import YardError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Coroutine
 
     from precip_async.clouds.local.yard import Yard
 
 __all__ = ["LINE_LIMIT", "main"]
 
 LINE_LIMIT: Final = 1 << 25  # bytes of one request: a thousand machines and their user data
+HELLO: Final = 10.0  # seconds for a script that calls to say who it is
 LOOK_AGAIN: Final = 1.0  # seconds between looks at what tells us nothing by itself
 
 
@@ -45,6 +47,7 @@ class Warden:
         self._register = Register(yard, room=MAX_CROWD if crowd else MAX_MACHINES)
         self._state = state
         self._record = record
+        self._script = (0, "")  # whose machines they are: its process id and birth
         self._over = asyncio.Event()
         self._alone = asyncio.Event()
 
@@ -55,15 +58,28 @@ class Warden:
         try:
             await self._yard.open()
             self._state.write(self._record)
+            callers = self._state.listen() if self._record.keep else None
             await _say(writer, {"id": 0, "ok": self._yard.shared_because})
             async with asyncio.TaskGroup() as group:
-                tasks = [
-                    group.create_task(self._answer(reader, writer)),
-                    group.create_task(self._outlive(*script)),
-                    group.create_task(self._keep()),
-                ]
+                tasks = {group.create_task(self._keep())}
+
+                def begin(work: Coroutine[Any, Any, None]) -> None:
+                    task = group.create_task(work)
+                    tasks.add(task)
+                    task.add_done_callback(tasks.discard)
+
+                self._belong(script, reader, writer, begin)
+                server = None
+                if callers is not None:  # others go on with what this script leaves
+                    server = await asyncio.start_unix_server(
+                        lambda come, go: begin(self._admit(come, go, begin)),
+                        sock=callers,
+                        limit=LINE_LIMIT,
+                    )
                 await self._over.wait()
-                for task in tasks:
+                if server is not None:
+                    server.close()
+                for task in [*tasks]:
                     task.cancel()
         except YardError as error:
             await _say(writer, {"id": 0, "error": str(error)})
@@ -71,26 +87,72 @@ class Warden:
             await self._register.abandon()
             await self._yard.aclose()
 
-    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def _belong(
+        self,
+        script: tuple[int, str],
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        begin: Callable[[Coroutine[Any, Any, None]], None],
+    ) -> None:
+        """Be a script's from now on, until it hangs up or dies."""
+        self._script = script
+        self._alone.clear()
+        begin(self._answer(script, reader, writer))
+        begin(self._outlive(script))
+
+    async def _admit(
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        begin: Callable[[Coroutine[Any, Any, None]], None],
+    ) -> None:
+        """Become another script's that calls, once the last one has gone."""
+        try:
+            async with asyncio.timeout(HELLO):
+                hello = json.loads(await reader.readline())
+                script = (int(hello["script"][0]), str(hello["script"][1]))
+        except (TimeoutError, ConnectionError, ValueError, TypeError, LookupError):
+            writer.close()
+            return
+        if not self._alone.is_set() or self._over.is_set():
+            await _say(writer, {"id": 0, "error": "another script has them, or they are ending"})
+            writer.close()
+            return
+        self._belong(script, reader, writer, begin)
+        await _say(writer, {"id": 0, "ok": self._yard.shared_because})
+
+    def _left(self, script: tuple[int, str]) -> None:
+        """A script has gone; another one may have followed it."""
+        if script == self._script:
+            self._alone.set()
+
+    async def _answer(
+        self, script: tuple[int, str], reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
         """Answer what is asked, each request in a task of its own, until there are no more."""
         async with asyncio.TaskGroup() as requests:
             with contextlib.suppress(ConnectionError):
                 while text := await reader.readline():
                     requests.create_task(self._handle(json.loads(text), writer))
-        self._alone.set()
+        self._left(script)
 
-    async def _outlive(self, script: int, born: str) -> None:
+    async def _outlive(self, script: tuple[int, str]) -> None:
         """Notice the script's end where a fork of it holds on to its end of our socket."""
-        while await asyncio.to_thread(processes.birth, script) == born:  # noqa: ASYNC110 - no event
+        pid, born = script
+        while (  # noqa: ASYNC110 - no event tells of it
+            script == self._script and await asyncio.to_thread(processes.birth, pid) == born
+        ):
             await asyncio.sleep(LOOK_AGAIN)
-        self._alone.set()
+        self._left(script)
 
     async def _keep(self) -> None:
         """Once alone: end, or go on for as long as a machine that is to be kept is alive."""
-        await self._alone.wait()
-        while self._record.keep and self._register.any_alive():  # noqa: ASYNC110 - the yard's
+        while not self._over.is_set():
+            await self._alone.wait()
+            if not (self._record.keep and self._register.any_alive()):
+                self._over.set()
+                return
             await asyncio.sleep(LOOK_AGAIN)
-        self._over.set()
 
     async def _handle(self, request: dict[str, Any], writer: asyncio.StreamWriter) -> None:
         operation: Callable[..., Awaitable[Any]] = getattr(self, f"op_{request.pop('op')}")
@@ -133,6 +195,11 @@ class Warden:
     async def op_terminate(self, ids: list[str]) -> Any:
         """Begin to end `ids`."""
         return self._register.terminate(ids)
+
+    async def op_keep(self, keep: bool) -> Any:
+        """Whether the machines are to outlive the script that has them now."""
+        self._record = replace(self._record, keep=keep)
+        self._state.write(self._record)
 
     async def op_shutdown(self) -> Any:
         """End everything, ourselves included. The socket's end says that it is done."""

@@ -30,12 +30,14 @@ class Wire(asyncio.Protocol):
         self._gone = asyncio.Event()
 
     @classmethod
-    async def over(cls, line: socket.socket) -> tuple[Wire, asyncio.Future[Any]]:
-        """A wire over a connected socket, and what the warden says first."""
+    async def over(cls, line: socket.socket, **hello: Any) -> tuple[Wire, asyncio.Future[Any]]:
+        """A wire over a connected socket, and what the warden says first: to `hello`, if given."""
         loop = asyncio.get_running_loop()
         wire = cls()
         greeting = wire._expect("prepare")
         await loop.create_connection(lambda: wire, sock=line)
+        if hello and wire._transport is not None:
+            wire._transport.write(json.dumps({"id": 0, **hello}).encode() + b"\n")
         return wire, greeting
 
     @property
