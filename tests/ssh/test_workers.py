@@ -605,3 +605,21 @@ async def test_verbs_do_the_same(server: OpenSSHServer, tmp_path: Path, workers:
     assert [type(one).__name__ for one in caught.value.failed] == ["CommandFailed"] * 3
     assert caught.value.results is not None
     assert [one.exit_code for one in caught.value.results.by_instance] == [0, 1, 2, 3]
+
+
+async def test_what_is_detached_is_followed_over_workers(
+    server: OpenSSHServer, tmp_path: Path
+) -> None:
+    """Started by one process and ended by another, whoever holds the connection."""
+    nap, own = Nap(), {"ssh_key": server.client_key_path, "home": tmp_path / "home"}
+    hosts = [f"{server.user}@{host}:{server.port}" for host in server.hosts(2)]
+    async with HostsExperiment(hosts, limits=Limits(ssh_workers=2), **own) as exp:
+        await exp.provision(count=2)
+        await exp.wait(timeout=20)
+        short = await exp.start((), "echo $PRECIP_INDEX", parallel=True)
+        waited = await short.wait()
+        await exp.start(exp.instances()[0].id, str(nap))
+        await eventually(nap.sleepers)
+
+    assert waited[1] == ["0\n", "1\n"]
+    assert not nap.sleepers()
