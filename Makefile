@@ -8,9 +8,10 @@ PYTEST := $(BIN)/python -m pytest --numprocesses=4 --dist=worksteal
 # What experiments do over SSH connections, beside the tests of these.
 VERBS := $(wildcard tests/test_experiment_*.py) tests/test_boot_local.py
 READY := .venv/.ready
+READY_TO_BENCH := .venv/.ready-to-bench
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-all faults lint bench clean
+.PHONY: help demo test test-slow test-all faults lint bench bench-full clean
 
 help:
 	@echo 'make demo      three instances on this machine: run, copy, and gone again'
@@ -18,7 +19,8 @@ help:
 	@echo 'make test-all  all tests; at most 20 minutes'
 	@echo 'make faults    hundreds of scripts are killed, cut off, cancelled: does anything leak?'
 	@echo 'make lint      ruff and mypy'
-	@echo 'make bench     every script in benchmarks/'
+	@echo 'make bench     the short set of benchmarks, and their charts; at most 6 minutes'
+	@echo 'make bench-full  the full one; an hour'
 	@echo 'make clean     remove .venv and all caches'
 
 demo: $(READY)
@@ -45,11 +47,11 @@ lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(READY)
-	@set -e; for script in benchmarks/[a-z]*.py; do \
-	    [ -f "$$script" ] || { echo 'There are no benchmarks yet.'; break; }; \
-	    echo "== $$script"; $(BIN)/python "$$script"; \
-	done
+bench: $(READY_TO_BENCH)
+	$(BIN)/python benchmarks/bench.py
+
+bench-full: $(READY_TO_BENCH)
+	$(BIN)/python benchmarks/bench.py --full
 
 clean:
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis
@@ -62,4 +64,10 @@ $(READY): pyproject.toml
 	@$(PYTHON) -m venv .venv || { \
 	    echo 'No .venv could be made (on Debian and Ubuntu: apt-get install python3-venv).'; exit 1; }
 	@$(BIN)/python -m pip install --quiet --use-pep517 --disable-pip-version-check --editable '.[test,lint]'
+	@touch $@
+
+$(READY_TO_BENCH): $(READY)
+	@echo 'Installing what precip_async is measured against ...'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
+	@command -v pdsh > /dev/null || echo 'pdsh is not there, and will be left out (apt-get install pdsh)'
 	@touch $@

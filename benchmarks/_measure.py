@@ -163,8 +163,9 @@ def interleaved(
 ) -> list[Sample]:
     """Sample each of `variants` once a round, in a new order each time.
 
-    `script` is run as ``script --sample '{"variant": ..., **settings}'`` and prints figures as
-    JSON. What drifts on the machine meets all variants alike, since they take turns.
+    `script` is run as ``script --sample``, reads ``{"variant": ..., **settings}`` and prints
+    figures, as JSON both. What drifts on the machine meets all variants alike, since they take
+    turns.
     """
     order, samples = random.Random(seed), []
     for number in range(rounds):
@@ -181,8 +182,8 @@ def _sample(script: Path, variant: str, number: int, settings: Mapping[str, Any]
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("SSH_", "PRECIP_"))}
     try:
         ran = subprocess.run(
-            [sys.executable, str(script), "--sample", job],
-            stdin=subprocess.DEVNULL,
+            [sys.executable, str(script), "--sample"],
+            input=job,
             capture_output=True,
             text=True,
             timeout=SAMPLE_TIMEOUT,

@@ -39,7 +39,7 @@ class Script:
         self.option("--rounds", type=int, default=rounds, help="samples of each variant")
         self.option("--variants", default=",".join(self._known), help="of them, some")
         self.option("--seed", type=int, default=1, help="of the order within a round")
-        self.option("--sample", help=argparse.SUPPRESS)
+        self.option("--sample", action="store_true", help=argparse.SUPPRESS)
 
     def parse(
         self, sample: Callable[[dict[str, Any]], Mapping[str, float]]
@@ -53,7 +53,7 @@ class Script:
             # Ours raises the limit by itself; its peers are spared the search for the reason.
             hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-            print(json.dumps(sample(json.loads(given.sample))))
+            print(json.dumps(sample(json.load(sys.stdin))))
             return None
         wanted = given.variants.split(",")
         if unknown := [one for one in wanted if one not in self._known]:

@@ -6,6 +6,7 @@ The async classes are here; their blocking twins, for classic scripts, are in `p
 from __future__ import annotations
 
 from precip_async.clouds.local.faults import Faults
+from precip_async.detached import Chunk, DetachedRun, Job
 from precip_async.errors import (
     AuthenticationFailed,
     BootError,
@@ -53,6 +54,7 @@ __all__ = [
     "BootError",
     "BootTimeout",
     "CapacityUnavailable",
+    "Chunk",
     "CloudError",
     "CommandFailed",
     "CommandResult",
@@ -60,6 +62,7 @@ __all__ = [
     "ConnectError",
     "ConnectTimeout",
     "ConnectionLost",
+    "DetachedRun",
     "EC2Experiment",
     "EndpointUnreachable",
     "EucalyptusExperiment",
@@ -75,6 +78,7 @@ __all__ = [
     "Instance",
     "InvalidArgument",
     "InvalidInstanceType",
+    "Job",
     "Leftover",
     "Limits",
     "LocalExperiment",

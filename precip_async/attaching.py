@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 
-from precip_async import clock
 from precip_async.clouds.base import ENDING, Attachable, HeldAddress, LaunchRequest
 from precip_async.errors import CloudError, ExperimentException, InvalidArgument
 from precip_async.fanout import task_group
 from precip_async.fleet import Instance
 from precip_async.home.journal import Journal
-from precip_async.plan import Plan
+from precip_async.plan import SETTLED, Plan
 from precip_async.reach import SSH_PORT, Reach
 
 if TYPE_CHECKING:
@@ -29,9 +28,6 @@ if TYPE_CHECKING:
 
 __all__ = ["as_before", "attach_to", "host_keys_in"]
 
-SETTLED: Final = (
-    900.0  # seconds after which a launch that nobody answered is not under way any more
-)
 CONSOLES: Final = 8  # consoles that are asked for at once
 CONSOLE_TIMEOUT: Final = 20.0  # seconds for all of them
 
@@ -78,7 +74,7 @@ async def attach_to(stage: Stage, home: Home) -> None:
             "from here: two scripts must not have one experiment"
         )
     rows, lost = await _resolved(stage, rows)
-    await cloud.remember({row.instance_id: _age(row) for row in rows})
+    await cloud.remember({row.instance_id: row.age for row in rows})
     machines = await cloud.describe([row.instance_id for row in rows]) if rows else {}
     gone = {one for one, machine in machines.items() if machine.state in ENDING}
     await stage.books.write(Journal.ended, gone, endpoint=cloud.traits.endpoint)
@@ -171,7 +167,7 @@ async def _write(stage: Stage, token: str, instances: Sequence[Marked]) -> None:
             instance_type=first.instance_type,
             count=len(instances),
             first=ordinals[0],
-            tags=first.tags,
+            tags=[tag for tag in first.tags if tag.strip() and tag.isprintable()],
             expires=first.expires,
             owner=first.owner,
             **stage.reach.way,
@@ -187,7 +183,7 @@ async def _resolved(stage: Stage, rows: Iterable[Row]) -> tuple[list[Row], list[
         if machines := await stage.cloud.find(row.token):
             found = True
             await stage.books.write(Journal.answered, row.token, [one.id for one in machines])
-        elif _age(row) > SETTLED:
+        elif row.age > SETTLED:
             await stage.books.write(Journal.refused, row.token, "nothing of it was found")
         else:
             lost.append(row)
@@ -202,10 +198,6 @@ def _nothing(stage: Stage, why: str) -> InvalidArgument:
         f"there is nothing of an experiment {stage.name!r} to attach to at {traits.name} "
         f"{traits.endpoint}: {why}; `precip reap` lists what there is"
     )
-
-
-def _age(row: Row) -> float:
-    return (clock.now() - row.asked_at).total_seconds()
 
 
 # -- what is made of it --------------------------------------------------------------------------

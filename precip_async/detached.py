@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from precip_async.fleet import Instance
     from precip_async.how import OnOutput
     from precip_async.settings import AnyPath
+    from precip_async.ssh.detached import Found
     from precip_async.stage import Stage
 
     Offsets = tuple[int, int]
@@ -64,9 +65,10 @@ class Job:
         instance: Where it is.
         command: As it was given.
         user: Who runs it.
-        started_at: When it began, by the instance's clock, an aware UTC time.
-        group: Its process group there.
+        started_at: When it was asked for, an aware UTC time.
         exit_code: ``-n`` when signal ``n`` ended it; ``None`` while it is not known to have ended.
+
+    The rest is ours.
     """
 
     id: str
@@ -76,8 +78,8 @@ class Job:
     command: str
     user: str
     started_at: datetime
-    group: int
     exit_code: int | None = None
+    found: Found = field(repr=False)
     stage: Stage = field(repr=False)
     how: How = field(repr=False)
 
@@ -216,11 +218,16 @@ class Following:
         return self
 
     async def __anext__(self) -> Chunk:
-        while not self._ready:
-            if not self._offsets:
-                raise StopAsyncIteration
+        chunk = await self.next()
+        if chunk is None:
+            raise StopAsyncIteration
+        return chunk
+
+    async def next(self) -> Chunk | None:
+        """The next chunk, waited for; ``None``: it has ended, and there is none."""
+        while not self._ready and self._offsets:
             await in_child_task(self._look)
-        return self._ready.popleft()
+        return self._ready.popleft() if self._ready else None
 
     async def _look(self) -> None:
         jobs = [*self._offsets]

@@ -67,8 +67,13 @@ SHOWN = 200  # characters of a command that a message shows
 
 
 def shortened(text: str, limit: int = SHOWN) -> str:
-    """`text` on one line, its middle left out where it is longer than `limit` characters."""
+    """`text` on one line, its middle left out where it is longer than `limit` characters.
+
+    What a terminal would obey rather than show is replaced: it may come from somebody else.
+    """
     line = " ".join(text.split())
+    if not line.isprintable():
+        line = "".join(one if one.isprintable() else "�" for one in line)
     half = (limit - 3) // 2
     return line if len(line) <= limit else f"{line[:half]} … {line[-half:]}"
 

@@ -8,7 +8,6 @@ import time
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
 
 import anyio
@@ -28,7 +27,7 @@ from precip_async.events import JobEnded, JobStarted, Output
 from precip_async.how import How
 from precip_async.results import CommandResult
 from precip_async.ssh.command import Order
-from precip_async.ssh.detached import starting
+from precip_async.ssh.detached import Found, starting
 from precip_async.ssh.output import Budget, Collector, OutputFiles
 from precip_async.ssh.visits import RemoteSite
 from precip_async.work import environments, text_of
@@ -53,6 +52,7 @@ __all__ = [
 ]
 
 PERSISTENCE: Final = 120.0  # seconds for which a lost connection is made again
+GIVING_BACK: Final = 30.0  # seconds for ending what was started on a host
 PAUSE: Final = (0.2, 5.0)  # seconds between two attempts: at first, and at most
 FINAL: Final = (AuthenticationFailed, HostKeyMismatch)  # trying again changes nothing
 
@@ -79,6 +79,7 @@ def start_jobs(
             "instance": instance.id,
             "command": command,
             "user": order.user,
+            "at": datetime.now(UTC).isoformat(),
         }
         job_id = secrets.token_hex(8)
         order = replace(order, command=starting(job_id, about, command))
@@ -90,7 +91,7 @@ def start_jobs(
 async def _start(
     stage: Stage, instance: Instance, how: How, order: Order, job_id: str, about: dict[str, str]
 ) -> Job:
-    stage.detached.add((instance.id, how.user))
+    stage.detached.setdefault(instance.id, set()).add(how.user)
     site = _site(stage, instance, how)
     group, began = await _persistently(lambda: site.begin(order))
     stage.announce(
@@ -101,15 +102,21 @@ async def _start(
             user=order.user,
         )
     )
+    return _job(stage, instance, how, Found(id=job_id, group=group, began=began, about=about))
+
+
+def _job(stage: Stage, instance: Instance, how: How, found: Found) -> Job:
+    about = found.about
     return Job(
-        id=job_id,
+        id=found.id,
         run=about["run"],
         name=about["name"],
         instance=instance,
         command=about["command"],
-        user=order.user,
-        started_at=datetime.fromtimestamp(began, UTC),
-        group=group,
+        user=about["user"],
+        started_at=datetime.fromisoformat(about["at"]),
+        exit_code=found.ended.exit_code if found.ended else None,
+        found=found,
         stage=stage,
         how=how,
     )
@@ -122,21 +129,11 @@ def list_jobs(
 
     async def found(instance: Instance) -> list[Job]:
         site = _site(stage, instance, how)
+        listed = await _persistently(lambda: site.found(stage.name))
+        stage.detached.setdefault(instance.id, set()).add(how.user)
         return [
-            Job(
-                id=one.id,
-                run=one.about["run"],
-                name=one.about["name"],
-                instance=instance,
-                command=one.about["command"],
-                user=one.about["user"],
-                started_at=datetime.fromtimestamp(one.began, UTC),
-                group=one.group,
-                exit_code=one.ended.exit_code if one.ended else None,
-                stage=stage,
-                how=how,
-            )
-            for one in await _persistently(lambda: site.found(stage.name))
+            _job(stage, instance, how, one)
+            for one in listed
             if (one.about["experiment"], one.about["instance"]) == (stage.name, instance.id)
         ]
 
@@ -160,6 +157,8 @@ async def read_job(stage: Stage, job: Job, offsets: Offsets, patience: float) ->
         )
     if piece.ended is not None:
         _ended(stage, job, piece.ended)
+        if piece.ended.full and any(piece.data.values()):
+            return replace(piece, ended=None)  # what there is comes first
         if piece.ended.full:
             raise TransferError(
                 instance_id=job.instance.id,
@@ -182,9 +181,10 @@ def wait_jobs(
 async def _wait(stage: Stage, job: Job, how: How, budget: Budget) -> CommandResult:
     instance, base = job.instance, how.output_base_name
     if base is None:
-        files = OutputFiles(Path(*stage.output_stems([instance])), always=False)
+        (stem,) = stage.output_stems([instance])
+        files = OutputFiles(stem, always=False)
     else:
-        files = OutputFiles(Path(f"{os.fspath(base)}.{instance.id}"), always=True)
+        files = OutputFiles(f"{os.fspath(base)}.{instance.id}", always=True)
 
     def heard(stream: Stream, text: str) -> None:
         stage.announce(
@@ -218,7 +218,7 @@ async def _wait(stage: Stage, job: Job, how: How, budget: Budget) -> CommandResu
         user=job.user,
         exit_code=ended.exit_code if ended else None,
         started_at=job.started_at,
-        duration=float(ended.at - job.started_at.timestamp()) if ended else waited,
+        duration=float(ended.at - job.found.began) if ended else waited,
         stdout_bytes=bytes(out.head),
         stderr_bytes=bytes(err.head),
         stdout_path=out.path,
@@ -253,7 +253,7 @@ def end_jobs(stage: Stage, jobs: Sequence[Job]) -> list[Callable[[], Awaitable[N
 
     async def end(job: Job) -> None:
         site = _site(stage, job.instance, job.how)
-        left = await _persistently(lambda: site.end(job.id, job.group))
+        left = await _persistently(lambda: site.end(job.id, job.found.group))
         if left:
             raise RemoteError(
                 instance_id=job.instance.id,
@@ -315,31 +315,35 @@ async def _persistently(work: Callable[[], Awaitable[Value]]) -> Value:
         pause = min(2 * pause, most)
 
 
-async def end_left(stage: Stage, instances: Sequence[Instance]) -> None:
+async def end_left(stage: Stage, instances: Sequence[Instance], *, known: bool = False) -> None:
     """End what the experiment has started on hosts that are about to be given back, unless kept.
 
-    Where nobody is connected to a host now, only what was started by this process is looked for.
-    What can't be ended is warned of.
+    What can't be ended in `GIVING_BACK` seconds is warned of.
+
+    Args:
+        stage: Whose they are.
+        instances: Which.
+        known: Only where this process has started or listed some: nobody else is asked.
     """
     if stage.cloud.traits.ends_machines or stage.settings.keep:
         return
-    sites = [
-        (instance, How(user=user))
-        for instance in instances
-        if instance.state == "ready"
-        for user in {None, *(user for one, user in stage.detached if one == instance.id)}
-    ]
+    sites = [(one, How(user=user)) for one in instances for user in stage.detached.get(one.id, ())]
+    if not known:
+        sites += [(one, How()) for one in instances if None not in stage.detached.get(one.id, ())]
 
     async def end(instance: Instance, how: How) -> None:
-        site = _site(stage, instance, how)
-        known = (instance.id, how.user) in stage.detached
-        if not known and not stage.remote.connected(site.target):
+        if instance.state != "ready":
             return
-        try:
-            [found] = [await list_job() for list_job in list_jobs(stage, [instance], how)]
-            for end_job in end_jobs(stage, found):
-                await end_job()
-        except RemoteError as error:
-            stage.warn(f"what was started on {instance.id} may go on: {error}")
+        trouble = f"the host did not answer within {GIVING_BACK:g} s"
+        with anyio.move_on_after(GIVING_BACK):
+            try:
+                for list_job in list_jobs(stage, [instance], how):
+                    for end_job in end_jobs(stage, await list_job()):
+                        await end_job()
+                trouble = ""
+            except RemoteError as error:
+                trouble = str(error)
+        if trouble:
+            stage.warn(f"what was started on {instance.id} may go on: {trouble}")
 
     await stage.each([partial(end, *site) for site in sites], parallel=True)

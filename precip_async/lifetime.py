@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from functools import partial
 from typing import TYPE_CHECKING, Final
+
+import anyio
 
 from precip_async.clouds.base import Expiring
 from precip_async.errand import run_errand
@@ -20,6 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["arm", "extend"]
 
+BEGINNING: Final = 10.0  # seconds for an image that lets us in before it begins to count
 PATIENCE: Final = 30.0  # seconds for an instance to take note, of which it needs some hundredths
 
 
@@ -53,9 +57,17 @@ async def arm(stage: Stage, instances: Sequence[Instance]) -> None:
     ]
 
     async def check(instance: Instance) -> None:
-        if instance.expires_at is not None:
-            await _renew(stage, instance, instance.expires_at)
-            stage.armed.add(instance.id)
+        assert instance.expires_at is not None
+        until = time.monotonic() + BEGINNING
+        while True:
+            try:
+                await _renew(stage, instance, instance.expires_at)
+                break
+            except RemoteError:
+                if time.monotonic() > until:
+                    raise
+            await anyio.sleep(1)
+        stage.armed.add(instance.id)
 
     await stage.each([partial(check, one) for one in new], parallel=True)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from precip_async.clock import now
 
@@ -14,7 +14,11 @@ if TYPE_CHECKING:
 
     from precip_async.clouds.base import LaunchRequest
 
-__all__ = ["Plan"]
+__all__ = ["SETTLED", "Plan"]
+
+# Seconds after which a launch that was asked for and never answered is not under way any more, nor
+# too young to be seen.
+SETTLED: Final = 900.0
 
 
 @dataclass(slots=True, kw_only=True)

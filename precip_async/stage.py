@@ -38,6 +38,7 @@ from precip_async.jobs import (
 from precip_async.launch import Launcher
 from precip_async.ledger import JournalLedger
 from precip_async.lifetime import arm, extend
+from precip_async.plan import SETTLED
 from precip_async.reach import Reach
 from precip_async.settings import checked_parallel
 from precip_async.steps import reached
@@ -78,7 +79,7 @@ class Stage:
         self.name, self.settings = name, settings
         self.announce = Announcer(name, settings.observers)
         self.armed: set[str] = set()  # the machines that were seen to end by themselves
-        self.detached: set[tuple[str, str | None]] = set()  # instances and users: who started some
+        self.detached: dict[str, set[str | None]] = {}  # by instance: whose commands go on there
         self._undo = AsyncExitStack()
         self._sequence = 0
 
@@ -169,18 +170,16 @@ class Stage:
             if (row.cloud, row.endpoint) == (traits.name, traits.endpoint)  # ids mean nothing else
         ]
         known = [row.instance_id for row in rows if row.instance_id]
-        # a young one may not be seen yet
         if traits.ends_machines and isinstance(self.cloud, Attachable):
-            now = clock.now()
-            ages = {row.instance_id: now - row.asked_at for row in rows if row.instance_id}
-            await self.cloud.remember({one: age.total_seconds() for one, age in ages.items()})
+            # a young one may not be seen yet
+            await self.cloud.remember({one.instance_id: one.age for one in rows if one.instance_id})
         machines = dict(await self.cloud.describe(known)) if known else {}
-        for token in [row.token for row in rows if not row.instance_id]:
-            found = await self.cloud.find(token)
+        for row in [row for row in rows if not row.instance_id]:
+            found = await self.cloud.find(row.token)
             if found:
-                await write(Journal.answered, token, [machine.id for machine in found])
-            else:
-                await write(Journal.refused, token, "its experiment died; none was found")
+                await write(Journal.answered, row.token, [machine.id for machine in found])
+            elif row.age > SETTLED or not traits.region:  # what is near has seen it, or will never
+                await write(Journal.refused, row.token, "its experiment died; none was found")
             machines |= {machine.id: machine for machine in found}
         left = {one.id for one in machines.values() if one.state != "terminated"}
         await write(Journal.ended, {*known, *machines} - left, endpoint=traits.endpoint)
@@ -275,10 +274,7 @@ class Stage:
         bound = 3 * limits.launch_timeout + limits.terminate_timeout  # launches in flight as well
         try:
             with anyio.move_on_after(bound, shield=True) as scope:
-                with anyio.move_on_after(limits.terminate_timeout) as patience:
-                    await self.end_left(self.selected(()))
-                if patience.cancelled_caught:
-                    self.warn("detached commands may go on: nobody could say in time that they end")
+                await self.end_left(self.selected(()), known=True)
                 await self.launcher.close(keep=self.settings.keep)
             if scope.cancelled_caught:
                 raise ExperimentException(

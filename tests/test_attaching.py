@@ -14,6 +14,7 @@ import precip_async
 from precip_async import (
     CloudError,
     Experiment,
+    HostKeyMismatch,
     HostsExperiment,
     InvalidArgument,
     LocalExperiment,
@@ -22,6 +23,8 @@ from precip_async import (
     sync,
 )
 from precip_async.attaching import host_keys_in
+from precip_async.clouds.local.hostkeys import make_host_key
+from precip_async.clouds.local.state import State
 from tests.fakes import FakeCloud
 from tests.left import alive, facts_of, killed, left_by, reaped
 from tests.on_clouds import BRISK, IMAGES, rehearsed
@@ -118,7 +121,8 @@ async def test_the_end_of_attached_instances_can_be_put_off(tmp_path: Path) -> N
 
     async with await attached(facts, keep=False) as exp:
         (again,) = exp.instances()
-        assert again.expires_at == before is not None
+        assert again.expires_at == before
+        assert before is not None
         with pytest.raises(InvalidArgument, match=r"extend\(3600\)"):
             await exp.extend()
         assert await exp.extend(7_200) == [again]
@@ -155,6 +159,28 @@ async def test_the_keeper_serves_one_script_at_a_time(tmp_path: Path) -> None:
     await reap(home=tmp_path / "home", end=True)
 
     assert said[1] == ["here\n"]
+
+
+@pytest.mark.slow
+async def test_a_keeper_bears_with_whoever_calls(tmp_path: Path) -> None:
+    """Nonsense on its socket is hung up on, and the machines go on."""
+    facts = local(tmp_path / "home", keep=True)
+    async with LocalExperiment(**facts["keywords"]) as exp:
+        await exp.provision()
+    state = State(tmp_path / "home" / "local", "kept")
+
+    def call(text: bytes) -> bytes:
+        line = state.call()
+        assert line is not None
+        with line:
+            line.settimeout(10)
+            line.sendall(text)
+            return line.recv(100)
+
+    for text in (b"\n", b"[]\n", b'{"script": 1}\n', b'{"script": ["x", "y"]}\n', b"\xff\n"):
+        assert await anyio.to_thread.run_sync(call, text) == b""
+    async with await attached(facts, keep=False) as again:
+        assert len(await again.wait()) == 1
 
 
 @pytest.mark.slow
@@ -307,17 +333,25 @@ async def test_host_keys_outlive_the_script(tmp_path: Path) -> None:
             await exp.wait()
         facts = facts_of(one.lab, one.home, "trial")
         (there,) = [one for one in await one.lab.instances() if one.alive]
+        pins = anyio.Path(one.home / "host_keys")
+        before = len(one.calls("GetConsoleOutput"))
 
         async with await attached(facts, keep=True) as exp:
-            pinned = exp._stage.reach._known[there.id]
-        await anyio.Path(one.home / "host_keys").unlink()
+            await exp.run([], "echo here")
+        asked = len(one.calls("GetConsoleOutput")) - before
+        await pins.write_text(f"{there.id} {make_host_key()[1]}\n")
+        async with await attached(facts, keep=True) as exp:
+            with pytest.raises(HostKeyMismatch):
+                await exp.run([], "echo an impostor")
+        await pins.unlink()
         async with await attached(facts, observer=one.heard.append) as exp:
             shown = exp.instances()[0].host_keys
             said = await exp.run([], "echo here")
 
-        assert there.host_keys[0].startswith(pinned)
+        assert asked == 0
         assert said[1] == ["here\n"]
-        assert there.host_keys[0].startswith(shown) or "are not known here" in one.said()
+        known = bool(shown) and there.host_keys[0].startswith(shown)
+        assert known != ("are not known here" in one.said())
 
 
 @pytest.mark.slow

@@ -36,7 +36,7 @@ from tests.fakes import QUICK, Bench, bench, refused
 from tests.polling import eventually
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Iterator
     from pathlib import Path
 
     from precip_async.ssh.transport import Target
@@ -118,6 +118,24 @@ async def test_states_are_announced_in_order_and_once(at: Bench) -> None:
     states = [event.state for event in at.of(StateChanged) if event.instance_id == instances[0].id]
     assert states == ["running", "addressed", "reachable"]
     assert [event.pending for event in at.of(Waiting)] == [2, 1, 0]
+
+
+async def test_telling_how_many_are_left_looks_at_none_of_them(at: Bench) -> None:
+    """With many it would be done many times."""
+    looks = 0
+
+    class Looked(list[Any]):
+        def __iter__(self) -> Iterator[Any]:
+            nonlocal looks
+            looks += 1
+            return super().__iter__()
+
+    instances = Looked(await at.provision(12))
+    looks = 0
+    await at.boot.wait(instances, 5)
+
+    assert [event.pending for event in at.of(Waiting)] == [*range(12, -1, -1)]
+    assert looks <= 3
 
 
 async def test_nothing_is_asked_when_all_are_ready(at: Bench) -> None:

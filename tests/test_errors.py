@@ -319,8 +319,14 @@ def test_shortened_text_is_one_line_within_its_limit(text: str, limit: int) -> N
 
     assert len(short) <= limit
     assert len(short.splitlines()) <= 1
-    if len(" ".join(text.split())) <= limit:
-        assert short == " ".join(text.split())
+    line = " ".join(text.split())
+    if len(line) <= limit and line.isprintable():
+        assert short == line
+
+
+def test_shortened_text_gives_a_terminal_nothing_to_obey() -> None:
+    """Escape sequences, and what turns the direction of text, become replacement characters."""
+    assert shortened("a\x1b[2J\x9bb\u202ec\td") == "a�[2J�b�c d"
 
 
 def test_shortened_text_keeps_both_ends() -> None:

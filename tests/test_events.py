@@ -48,6 +48,11 @@ SAMPLES: dict[str, tuple[dict[str, Any], str]] = {
         {"source": "a", "target": "b", "size": 7, "duration": 1},
         "Copied a to b (7 bytes, 1.0 s)",
     ),
+    "JobStarted": (
+        {"command": "make\n  all", "user": "root"},
+        "Started on i-0 as root: make all",
+    ),
+    "JobEnded": ({"command": "make", "exit_code": -9}, "Command on i-0 exited with -9: make"),
     "Extended": (
         {"until": datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)},
         "Instance i-0 ends by itself at 2026-01-02 03:04:05 UTC",

@@ -20,7 +20,7 @@ PLANNED = {
     "OpenStackExperiment",
 }
 # What the public names take or give, and so have to be named by those who annotate.
-COMPANIONS = {"BootDiagnosis", "Faults", "Leftover"}
+COMPANIONS = {"BootDiagnosis", "Chunk", "DetachedRun", "Faults", "Job", "Leftover"}
 # What is done without an experiment.
 FUNCTIONS = {"reap"}
 

@@ -19,6 +19,7 @@ from precip_async import (
     LocalExperiment,
     NimbusExperiment,
     RemoteError,
+    lifetime,
 )
 from precip_async.clouds.local.remains import clear_dead, left_behind
 from precip_async.clouds.local.state import experiments_in
@@ -105,6 +106,7 @@ def test_kept_instances_end_after_their_script_was_killed(isolation: str, tmp_pa
     clear_dead(base)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("isolation", ["process", NAMESPACE])
 async def test_a_clouds_instances_end_after_their_script_was_killed(
     isolation: Any, tmp_path: Path
@@ -198,6 +200,7 @@ async def test_an_instance_that_would_live_on_is_noticed(
 ) -> None:
     """Where the image's cloud-init has not done as it was told, `wait` says that nothing counts."""
     monkeypatch.setattr(ordering, "read_lifetime", lambda _: None)
+    monkeypatch.setattr(lifetime, "BEGINNING", 0.1)
     async with rehearsed(tmp_path, max_lifetime=HOUR) as at, at.exp as exp:
         await exp.provision(at.image)
         with pytest.raises(FleetError, match="may not end by itself") as caught:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import precip_async
-from precip_async import sync
+from precip_async import DetachedRun, sync
 from precip_async.life import Life
 
 CLASSES = [name for name in precip_async.__all__ if name.endswith("Experiment")]
@@ -20,6 +20,7 @@ RENAMED = {
     "__aenter__": "__enter__",
     "__aexit__": "__exit__",
 }
+HANDED = {"start": DetachedRun(()), "started": []}  # what has a twin of its own: see below
 TWINS_ONLY = {"quiet"}  # parameters of the constructors: async classes write nothing anyway
 
 
@@ -85,7 +86,7 @@ def test_every_argument_is_passed_on(verb: str, monkeypatch: pytest.MonkeyPatch)
     """What a twin is given reaches the async verb under the same name; its answer returns."""
     signature = inspect.signature(getattr(precip_async.Experiment, verb))
     given = {name: object() for name in signature.parameters if name != "self"}
-    answer = object()
+    answer = HANDED.get(verb, object())
     seen: list[dict[str, object]] = []
 
     def record(*args: object, **kwargs: object) -> object:
@@ -106,7 +107,22 @@ def test_every_argument_is_passed_on(verb: str, monkeypatch: pytest.MonkeyPatch)
 
     seen[0].pop("self")
     assert seen == [given]
-    assert answered is (None if signature.return_annotation == "None" else answer)
+    if verb not in HANDED:
+        assert answered is (None if signature.return_annotation == "None" else answer)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [name for name in vars(DetachedRun) if not name.startswith("_") and name != "grouped"],
+)
+def test_what_is_handed_out_has_a_twin(name: str) -> None:
+    """A detached command is awaited or waited for by the same names and arguments."""
+    awaited, called = members(DetachedRun)[name], members(sync.DetachedRun)[name]
+
+    assert type(awaited) is type(called)
+    assert not inspect.iscoroutinefunction(called)
+    if not isinstance(awaited, property):
+        assert shape(called) == shape(awaited)
 
 
 @pytest.mark.parametrize("cls", CLASSES)

@@ -12,7 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from precip_async import Leftover, LocalExperiment, reap, sync
+from precip_async import (
+    CloudError,
+    HostsExperiment,
+    Leftover,
+    LocalExperiment,
+    reap,
+    reaping,
+    sync,
+)
 from precip_async.cli import main
 from precip_async.cli.reap import LEFT, add_reap, table
 from precip_async.reaping.leftover import Selection
@@ -176,6 +184,36 @@ def test_a_table_moves_no_cursor() -> None:
     assert all(line.isprintable() for line in text.split("\n"))
     assert len(text.split("\n")) == 4
     assert max(map(len, text.split("\n"))) < 1100
+
+
+async def test_a_host_that_a_dead_experiment_took_is_given_back(tmp_path: Path) -> None:
+    """Nothing runs on it that could be told from here; the journal hears that it is free."""
+    async with HostsExperiment(["127.0.0.1"], name="x", home=tmp_path / "home", keep=True) as exp:
+        await exp.provision()
+        (held,) = await reap(home=tmp_path / "home", end=True)
+
+    (listed,) = await reap(home=tmp_path / "home")
+    (ended,) = await reap(home=tmp_path / "home", end=True)
+
+    assert (held.kind, held.id, held.ended) == ("host", "127.0.0.1", False)
+    assert "process" in held.holder
+    assert (listed.ended, listed.state) == (False, "taken")
+    assert ended.ended
+    assert await reap(home=tmp_path / "home") == []
+
+
+def test_an_error_moves_no_cursor(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a cloud says in an error is a stranger's text as well."""
+
+    async def refuse(**_: Any) -> None:
+        raise CloudError("no\x1b[2J\r\nroot", cloud="Amazon EC2", operation="reap")
+
+    monkeypatch.setattr(reaping, "reap", refuse)
+
+    assert main(["reap"]) == 1
+    assert capsys.readouterr().err.rstrip("\n").isprintable()
 
 
 def test_an_age_is_read_as_people_write_it() -> None:

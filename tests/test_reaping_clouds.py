@@ -15,16 +15,17 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import anyio.to_thread
 import pytest
 
-from precip_async import InvalidArgument, reap
+from precip_async import InvalidArgument, NameInUse, reap
 from precip_async.cli import main
 from precip_async.cli.reap import LEFT
 from precip_async.clouds.ec2_documents import addresses_of
 from precip_async.home.directory import Home
 from precip_async.home.journal import Journal
+from precip_async.lab.scenario import Scenario
 from precip_async.reaping import targets
 from tests.lab.clients import PLAIN, client_of, launch
 from tests.left import QUICK, alive, facts_of, killed, reaped
-from tests.on_clouds import IMAGES, rehearsed
+from tests.on_clouds import IMAGES, experiment_on, rehearsed
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -190,6 +191,20 @@ async def test_a_lost_answer_is_found_by_its_token(tmp_path: Path) -> None:
         assert {one.known_by for one in ended} == {"the journal"}
         assert await in_the_journal(one.home) == ([], [])
         assert await alive(one.lab) == []
+
+
+@pytest.mark.slow
+async def test_a_newborn_that_cannot_be_seen_yet_is_not_written_off(tmp_path: Path) -> None:
+    """A cloud may deny for minutes what it has just started: the name is held, and it is ended."""
+    async with left(tmp_path, scenario=Scenario(visible=9.0)) as one:
+        with pytest.raises(NameInUse, match="precip reap"):
+            await experiment_on(one.lab, one.home, name="trial", limits=QUICK).open()
+
+        ended = await reaped(one.lab, one.home, end=True)
+
+        assert [one.ended for one in ended] == [True, True]
+        assert await alive(one.lab) == []
+        assert await in_the_journal(one.home) == ([], [])
 
 
 @pytest.mark.slow

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import anyio
 
+from precip_async.cli.plain import plain
 from precip_async.cli.reap import add_reap
 from precip_async.cli.rehearse import add_rehearse
 from precip_async.errors import ExperimentException
@@ -27,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         code: int = anyio.run(options.command, options)
     except ExperimentException as error:
-        sys.stderr.write(f"precip: {error}\n")
+        sys.stderr.write(f"precip: {plain(str(error))}\n")
         return 1
     except KeyboardInterrupt:
         return INTERRUPTED

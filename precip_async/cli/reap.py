@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from precip_async import clock
+from precip_async.cli.plain import plain
 from precip_async.errors import InvalidArgument
 
 if TYPE_CHECKING:
@@ -133,7 +134,7 @@ def table(found: Sequence[Leftover]) -> str:
     for row, one in zip(rows, [None, *found], strict=True):
         lines.append("  ".join(row[place].ljust(widths[place]) for place in shown).rstrip())
         if one is not None and one.problem:
-            lines.append(f"    {_plain(one.problem, 1000)}")
+            lines.append(f"    {plain(one.problem, 1000)}")
     return "".join(f"{line}\n" for line in lines if found)
 
 
@@ -157,13 +158,7 @@ def _cells(one: Leftover) -> tuple[str, ...]:
         one.holder,
         "" if one.known_by == "the journal" else one.known_by,
     )
-    return tuple(_plain(cell, WIDEST) for cell in cells)
-
-
-def _plain(text: str, most: int) -> str:
-    """`text`, which may be a stranger's, as one line that moves no cursor."""
-    line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
-    return line if len(line) <= most else line[: most - 1] + "…"
+    return tuple(plain(cell, WIDEST) for cell in cells)
 
 
 def _conclusion(found: Sequence[Leftover], left: Sequence[Leftover], *, ended: bool) -> str:

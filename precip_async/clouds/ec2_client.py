@@ -27,6 +27,7 @@ from precip_async.clouds.ec2_credentials import Credentials, Redactor
 from precip_async.clouds.ec2_documents import Unreadable, fault_of, parse
 from precip_async.clouds.ec2_errors import Interpreter
 from precip_async.clouds.ec2_model import Models
+from precip_async.clouds.ec2_replies import BoundedReply
 from precip_async.clouds.ec2_trouble import CONNECT_TIMEOUT, Redirected, explained
 from precip_async.errors import CloudError, InvalidArgument
 
@@ -221,6 +222,7 @@ class Client:
                 session: aiohttp.ClientSession = await inherited._get_session(proxy_url)  # noqa: SLF001 - there is no other way in
                 if not session.trace_configs:
                     session.trace_configs.append(_watching_redirects())
+                    session._response_class = BoundedReply  # noqa: SLF001 - likewise
                 return session
 
             def _create_connector(self, proxy_url: str | None) -> aiohttp.TCPConnector:

@@ -76,6 +76,11 @@ class Row:
     address: str
     cloud_init: bool
 
+    @property
+    def age(self) -> float:
+        """Seconds since it was asked for."""
+        return (clock.now() - self.asked_at).total_seconds()
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AddressRow:
@@ -110,6 +115,11 @@ class AddressRow:
     taken_at: datetime | None
     ip: str
     allocation: str
+
+    @property
+    def age(self) -> float:
+        """Seconds since it was asked for."""
+        return (clock.now() - self.asked_at).total_seconds()
 
 
 def now() -> str:

@@ -15,6 +15,7 @@ __all__ = ["Forwarder", "can_listen"]
 
 CHUNK: Final = 1 << 16
 TRIES: Final = 64
+PAUSE: Final = 0.02  # seconds between two of them
 
 
 class Forwarder:
@@ -57,11 +58,22 @@ class Forwarder:
             return
         server.close()
         self._held.close()  # it listens, as a copy of the server's: only a new one refuses
-        self._held, self.address = _bound(self._port, self.address)
+        await self._hold_again()
         for task in self._connections:
             task.cancel()
         if self._connections:
             await asyncio.wait(self._connections)
+
+    async def _hold_again(self) -> None:
+        for attempt in range(TRIES):
+            try:
+                self._held, self.address = _bound(self._port, self.address)
+            except OSError:  # a process between its fork and its exec has a copy of the old one
+                if attempt == TRIES - 1:
+                    raise
+                await asyncio.sleep(PAUSE)
+            else:
+                return
 
     async def aclose(self) -> None:
         """Give the address back."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
-from precip_async import clock
 from precip_async.clouds.base import ENDING, HeldAddress
 from precip_async.ending import Ender
 from precip_async.errors import CloudError, ExperimentException
 from precip_async.home.journal import Journal
+from precip_async.plan import SETTLED
 from precip_async.reaping.leftover import Leftover
 
 if TYPE_CHECKING:
@@ -28,9 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Elsewhere", "from_the_journal"]
 
-# Seconds after which a launch, or an address, that was asked for and never answered is not under
-# way any more, nor too young to be seen.
-SETTLED: Final = 900.0
+# Seconds after which an address that was asked for and never answered is not under way any more.
 SETTLED_ADDRESS: Final = 120.0
 
 PERHAPS: Final = (
@@ -74,7 +72,7 @@ class Elsewhere:
         """
         marked = {one.machine.id.lower(): one for one in await self._cloud.marked()}
         rows, lost = await self._resolved(rows, [*marked.values()])
-        await self._cloud.remember({row.instance_id: _age(row) for row in rows})
+        await self._cloud.remember({row.instance_id: row.age for row in rows})
         ids = [row.instance_id for row in rows]
         machines = await self._cloud.describe(ids) if ids else {}
         gone = {one for one, machine in machines.items() if machine.state in ENDING}
@@ -109,7 +107,7 @@ class Elsewhere:
                 if not holder:  # who launched it knows more of it, and writes it himself
                     await self._books.write(Journal.answered, row.token, ids)
                 known += [replace(row, instance_id=one) for one in ids]
-            elif not holder and _age(row) > SETTLED:
+            elif not holder and row.age > SETTLED:
                 await self._books.write(Journal.refused, row.token, "nothing of it was found")
             else:
                 lost.append(row)
@@ -172,7 +170,7 @@ class Elsewhere:
             else:
                 free = {ip for ip, instance in now.items() if not instance} - ours
                 ips, problem = sorted(free - {*row.others}), PERHAPS
-                over = not ips and _age(row) > SETTLED_ADDRESS
+                over = not ips and row.age > SETTLED_ADDRESS
             if over and not holder:
                 await self._books.write(Journal.released_address, row.key)
             found += [
@@ -289,11 +287,6 @@ def _of_address(row: AddressRow, ip: str, owner: str, holder: str) -> Leftover:
         launched_at=row.asked_at,
         holder=holder,
     )
-
-
-def _age(row: Row | AddressRow) -> float:
-    """Seconds since it was asked for."""
-    return (clock.now() - row.asked_at).total_seconds()
 
 
 async def from_the_journal(

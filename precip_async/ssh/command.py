@@ -36,6 +36,7 @@ logger = logging.getLogger(__name__)
 
 NOT_ALL_ENDED = 9  # the exit code of `ending_line` when something is left
 CHANNEL_GRACE = 1.0  # seconds for sshd to free a channel when all of its command is gone
+TURNS = 2  # of the loop, for what came together with the exit: mostly that is all
 PACKET = 16 * 1024  # bytes: sshd reads as much at once of what a command has left in its pipe
 IN_FLIGHT = 4 * 1024 * 1024  # bytes: a channel's window twice, and some pipes; more is younger
 
@@ -160,12 +161,7 @@ class _Run:
         if feed is None:
             await talk.until_exit()
             return
-
-        async def fed() -> None:
-            await feed(talk)
-            await anyio.sleep_forever()
-
-        await _first(talk.until_exit, fed)
+        await _first(talk.until_exit, partial(_fed, feed, talk))
 
     async def drain(self) -> None:
         """Wait for the rest of the output, which ends with the channel unless a child holds it.
@@ -176,8 +172,9 @@ class _Run:
         not matter how slow the network is.
         """
         talk, heard_at_exit = self._talk, self._talk.heard
-        if not talk.over:
-            await asyncio.sleep(0)  # mostly it comes together with the exit
+        for _ in range(TURNS):
+            if not talk.over:
+                await asyncio.sleep(0)
         if not talk.over:
             with anyio.move_on_after(self._limits.drain_grace):
                 await talk.until_over()
@@ -307,6 +304,11 @@ def endings(order: Order, limits: Limits, group: int = 0) -> tuple[str, ...]:
 def _enders(order: Order) -> tuple[str | None, ...]:
     """Who may end it: the command's own user and, where that does not do, root."""
     return (order.sudo_user,) if order.user == "root" else (order.sudo_user, "root")
+
+
+async def _fed(feed: Feed, talk: Conversation) -> None:
+    await feed(talk)
+    await anyio.sleep_forever()
 
 
 async def _first(

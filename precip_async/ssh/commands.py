@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import anyio
@@ -119,7 +118,7 @@ class Commands(Batch):
             limits,
             index=self.index[place],
             budget=self.budget,
-            files=OutputFiles(Path(self.stem[place]), always=self.always),
+            files=OutputFiles(self.stem[place], always=self.always),
             stdin=self.stdin,
             listener=partial(watch.heard, place) if watch.keen else None,
             room=watch.room,

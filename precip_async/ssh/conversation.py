@@ -45,8 +45,7 @@ class Conversation:
         self._paused = self._resuming = self._deaf = self._impatient = False
         # asyncio's, which can be cleared: a command of anyio's would take a dozen of them
         self._news = asyncio.Event()
-        self._room = asyncio.Event()
-        self._room.set()
+        self._room: asyncio.Event | None = None  # most commands are never told to wait
 
     # -- told by the channel -----------------------------------------------------------------
 
@@ -66,14 +65,17 @@ class Conversation:
     def closed(self) -> None:
         """See `Receiver.closed`."""
         self.over = True
-        self._room.set()
+        self.writable(True)
         self._news.set()
 
     def writable(self, ready: bool) -> None:
         """See `Receiver.writable`."""
-        if ready:
-            self._room.set()
-        elif not self.over:
+        if ready or self.over:
+            if self._room is not None:
+                self._room.set()
+        elif self._room is None:
+            self._room = asyncio.Event()
+        else:
             self._room.clear()
 
     # -- for subclasses ----------------------------------------------------------------------
@@ -114,7 +116,7 @@ class Conversation:
 
     async def room(self) -> None:
         """Wait until more input is welcome; the channel may be closed then."""
-        if not self._room.is_set():  # else an event's wait takes a turn of the loop all the same
+        if self._room is not None:
             await self._room.wait()
 
     async def begun(self) -> None:

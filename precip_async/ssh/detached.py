@@ -18,6 +18,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from precip_async.errors import ConnectionLost, RemoteError, TransferError
@@ -275,13 +276,15 @@ class Site:
             RemoteError: It can't be run, says too much, or does not end.
         """
         said = _Said(order.mark, most)
+        endless = f"it sent more than the {most} bytes that it was asked for"
         try:
             left = await converse(self.pool, self.target, order, said, self.limits, None)
         except ConnectionLost as error:
             if said.too_much:
-                problem = f"it sent more than the {most} bytes that it was asked for"
-                raise self._problem(problem) from error
+                raise self._problem(endless) from error
             raise
+        if said.too_much:
+            raise self._problem(endless)
         if left is not None:
             raise self._problem(f"a short command did not end there within {order.timeout:g} s")
         return said
@@ -328,8 +331,12 @@ def _found(line: str) -> Found | None:
         about = json.loads(match[7])
     except ValueError:
         return None
-    names = ("run", "name", "experiment", "instance", "command", "user")
+    names = ("run", "name", "experiment", "instance", "command", "user", "at")
     if not isinstance(about, dict) or not all(isinstance(about.get(one), str) for one in names):
+        return None
+    try:
+        about["at"] = datetime.fromisoformat(about["at"]).astimezone(UTC).isoformat()
+    except (ValueError, OverflowError):
         return None
     ended = None
     if match[4] is not None:

@@ -220,6 +220,7 @@ class AsyncsshConnector:
         options = asyncssh.SSHClientConnectionOptions(
             config=None,
             agent_path=() if login.agent else None,
+            agent_forwarding=False,  # nor where a configuration says ForwardAgent
             gss_host=None,
             preferred_auth="publickey",
             compression_algs=["none"],

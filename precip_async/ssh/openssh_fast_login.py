@@ -5,22 +5,27 @@ Parts of `openssh_fast`, which says what a part is.
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import asyncssh
 from asyncssh import constants
 from asyncssh.auth import ClientAuth
-from asyncssh.packet import Boolean, String
+from asyncssh.packet import Boolean, Byte, String
 from asyncssh.public_key import SSHLocalKeyPair
 
 if TYPE_CHECKING:
+    from collections import OrderedDict
+
     from asyncssh.packet import SSHPacket
 
 __all__ = ["LOGIN_PARTS", "Sheds", "Signs", "Spares"]
 
 KINDS = 64  # of server that are remembered
 PUBLICKEY, NONE = b"publickey", b"none"
+HOST_KEYS = b"".join(  # and no answer wanted
+    (Byte(constants.MSG_GLOBAL_REQUEST), String(b"hostkeys-00@openssh.com"), Boolean(False))
+)
+NOTHING: list[Any] = []
 NOBODY = asyncssh.SSHClient()
 
 
@@ -140,22 +145,6 @@ class Signs(asyncssh.SSHClientConnection):
         return True
 
 
-class Spares(asyncssh.SSHClientConnection):
-    """No task for the host keys that OpenSSH tells of after each login: nobody here listens."""
-
-    RELIES_ON: ClassVar[dict[str, str]] = {
-        "connection.SSHClientConnection."
-        "_process_hostkeys_00_at_openssh_dot_com_global_request": "a21eb3e2",
-        "connection.SSHClientConnection._finish_hostkeys": "c51cc880",
-    }
-
-    def _process_hostkeys_00_at_openssh_dot_com_global_request(self, packet: SSHPacket) -> None:
-        if self._server_host_keys_handler is None:
-            self._report_global_response(False)
-        else:
-            super()._process_hostkeys_00_at_openssh_dot_com_global_request(packet)
-
-
 class Sheds(asyncssh.SSHClientConnection):
     """What only the login needs is let go of after it: most connections are idle most of the time.
 
@@ -176,11 +165,31 @@ class Sheds(asyncssh.SSHClientConnection):
         super()._process_userauth_success(pkttype, pktid, packet)
         self._client_kexinit = self._server_kexinit = b""
         self._waiter = self._preferred_auth = None
+        self._auth_methods = self._client_keys = self._client_host_keys = NOTHING
+        self._trusted_host_key_algs = NOTHING
+        self._x509_trusted_subjects = self._x509_revoked_subjects = NOTHING
         if not self._trusted_host_keys and self._server_host_key is not None:
             self._trusted_host_keys = {self._server_host_key}
         self._protocol_factory = asyncssh.SSHClient
         self._owner, self._extra = NOBODY, {}
-        self._extensions_to_send = OrderedDict()
+        self._extensions_to_send = cast("OrderedDict[bytes, bytes]", {})
+
+
+class Spares(asyncssh.SSHClientConnection):
+    """No look at the host keys that OpenSSH tells of after each login: nobody here listens."""
+
+    RELIES_ON: ClassVar[dict[str, str]] = {
+        "connection.SSHConnection._process_global_request": "81d2a86c",
+        "connection.SSHClientConnection."
+        "_process_hostkeys_00_at_openssh_dot_com_global_request": "a21eb3e2",
+        "connection.SSHClientConnection._finish_hostkeys": "c51cc880",
+    }
+    HANDLES: ClassVar[dict[int, str]] = {constants.MSG_GLOBAL_REQUEST: "_process_global_request"}
+
+    def _process_global_request(self, pkttype: int, pktid: int, packet: SSHPacket) -> None:
+        said = packet.get_full_payload()
+        if not said.startswith(HOST_KEYS) or self._server_host_keys_handler is not None:
+            super()._process_global_request(pkttype, pktid, packet)
 
 
 LOGIN_PARTS = (Signs, Sheds, Spares)

@@ -15,6 +15,7 @@ import asyncssh
 from asyncssh import constants
 from asyncssh.crypto import cipher as ciphers
 from asyncssh.encryption import Encryption
+from asyncssh.kex_dh import MSG_KEX_ECDH_INIT
 from asyncssh.logging import SSHLogger
 from asyncssh.packet import PacketDecodeError, SSHPacket, SSHPacketHandler
 
@@ -23,10 +24,12 @@ if TYPE_CHECKING:
 
 __all__ = ["PACKET_PARTS", "Gathers", "Hushed", "Mute", "Packs", "Quiet", "Rests", "Seal", "Seals"]
 
+LENGTH = 4  # bytes, of which the length of a packet consists
 TAG = BLOCK = 16  # bytes of AES-GCM
 NONCE = 12  # likewise
 KEYS = {b"aes128-gcm@openssh.com": 16, b"aes256-gcm@openssh.com": 32}  # likewise, by its names
 LEAST_PADDING = 4
+CLEAR = (constants.MSG_KEXINIT, MSG_KEX_ECDH_INIT, constants.MSG_NEWKEYS)  # until there are keys
 SHORTEST = 2  # bytes: how much padding, and the type
 DUMPS = 3  # asyncssh's debug level at which each packet is logged
 BYTES = [bytes((number,)) for number in range(256)]
@@ -180,7 +183,7 @@ class Packs(asyncssh.SSHClientConnection):
     """The usual packet without the unusual cases, each of which is left to asyncssh.
 
     Usual is a packet in the clear or under a `Seal`, uncompressed, that has its handler; and, to be
-    sent, one under a `Seal`, of the login or after it, while no new keys are due.
+    sent, one of the first key exchange, or of the login or after it while no new keys are due.
     """
 
     RELIES_ON: ClassVar[dict[str, str]] = {
@@ -197,6 +200,12 @@ class Packs(asyncssh.SSHClientConnection):
         self, pkttype: int, *args: bytes, handler: SSHPacketLogger | None = None
     ) -> None:
         cipher = self._send_encryption
+        if cipher is None and pkttype in CLEAR and SSHLogger._debug_level < DUMPS:
+            header, packet = _packed(pkttype, args, block=8, uncounted=0)
+            self._send(header + packet)
+            begins_anew = pkttype == constants.MSG_NEWKEYS and self._strict_kex
+            self._send_seq = 0 if begins_anew else self._send_seq + 1
+            return
         if (
             type(cipher) is not Seal
             or not self._kex_complete
@@ -209,21 +218,16 @@ class Packs(asyncssh.SSHClientConnection):
         ):
             super().send_packet(pkttype, *args, handler=handler)
             return
-        payload = b"".join((BYTES[pkttype], *args))
-        padding = BLOCK - (1 + len(payload)) % BLOCK
-        if padding < LEAST_PADDING:
-            padding += BLOCK
-        length = 1 + len(payload) + padding
-        packet = b"".join((BYTES[padding], payload, os.urandom(padding)))
-        self._send(cipher.encrypt_packet(self._send_seq, length.to_bytes(4, "big"), packet)[0])
+        header, packet = _packed(pkttype, args, block=BLOCK, uncounted=LENGTH)
+        self._send(cipher.encrypt_packet(self._send_seq, header, packet)[0])
         self._send_seq = (self._send_seq + 1) & 0xFFFF_FFFF
-        self._rekey_bytes_sent += length
+        self._rekey_bytes_sent += len(packet)
 
     def _recv_pkthdr(self) -> bool:
         cipher, data = self._recv_encryption, self._inpbuf
-        tag = 0 if cipher is None else TAG
-        length = int.from_bytes(data[:4], "big")
-        end = 4 + length + tag
+        header = data[:LENGTH]
+        length = int.from_bytes(header, "big")
+        end = LENGTH + length + (0 if cipher is None else TAG)
         if (
             not (cipher is None or type(cipher) is Seal)
             or not BLOCK <= end <= len(data)
@@ -232,16 +236,16 @@ class Packs(asyncssh.SSHClientConnection):
             or SSHLogger._debug_level >= DUMPS
         ):
             return super()._recv_pkthdr()
-        plain: bytes | None = data[4:end]
-        if isinstance(cipher, Seal):
-            plain = cipher.open(data[:4], data[4:end])
+        plain: bytes | None = data[LENGTH:end]
+        if type(cipher) is Seal:
+            plain = cipher.open(header, data[LENGTH:end])
         if plain is None or len(plain) < SHORTEST:
             raise asyncssh.MACError("MAC verification failed")
         kind = plain[1]
         handler = self._handler_of(kind, plain)
         process = None if handler is None else handler._packet_handlers.get(kind)
         if process is None:
-            if isinstance(cipher, Seal):
+            if type(cipher) is Seal:
                 cipher.opened = plain
             return super()._recv_pkthdr()
         self._inpbuf = data[end:]
@@ -277,6 +281,16 @@ class Packs(asyncssh.SSHClientConnection):
         if kind > constants.MSG_USERAUTH_LAST and not self._auth_complete:
             return None
         return self
+
+
+def _packed(kind: int, args: tuple[bytes, ...], block: int, uncounted: int) -> tuple[bytes, bytes]:
+    """A packet padded to whole blocks, of which `uncounted` bytes of its length are no part."""
+    payload = b"".join((BYTES[kind], *args))
+    padding = -(LENGTH - uncounted + 1 + len(payload)) % block
+    if padding < LEAST_PADDING:
+        padding += block
+    packet = b"".join((BYTES[padding], payload, os.urandom(padding)))
+    return len(packet).to_bytes(LENGTH, "big"), packet
 
 
 class Rests(asyncssh.SSHClientConnection):

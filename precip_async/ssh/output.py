@@ -7,6 +7,8 @@ from codecs import getincrementaldecoder
 from collections import deque
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 import anyio.to_thread
@@ -17,7 +19,7 @@ from precip_async.ssh.command import converse
 from precip_async.ssh.conversation import Conversation, send
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from codecs import IncrementalDecoder
 
     from precip_async.events import Stream
     from precip_async.limits import Limits
@@ -61,27 +63,32 @@ class OutputFiles:
 
     __slots__ = ("always", "stem")
 
-    def __init__(self, stem: Path, *, always: bool) -> None:
+    def __init__(self, stem: Path | str, *, always: bool) -> None:
         self.stem, self.always = stem, always
 
     def path(self, stream: Stream) -> Path:
         """The file of `stream`."""
-        return self.stem.with_name(f"{self.stem.name}.{stream}")
+        return Path(f"{self.stem}.{stream}")
 
 
 class _Kept:
     """One stream: its head in memory and, where it has one, its file."""
 
-    __slots__ = ("backlog", "decoder", "file", "head", "limit", "path", "room", "shown")
+    __slots__ = ("backlog", "decoder", "file", "head", "path", "room", "shown")
 
     def __init__(self, limit: int) -> None:
         self.head = bytearray()
         self.room = limit
         self.path: Path | None = None
         self.file: IO[bytes] | None = None
-        self.backlog: deque[bytes] = deque()
+        self.backlog: deque[bytes] | None = None  # what is not in the file yet, where it has one
         self.shown: list[bytes] = []
-        self.decoder = getincrementaldecoder("utf-8")("replace")
+        self.decoder: IncrementalDecoder | None = None  # of what is shown
+
+    def goes_to(self, path: Path) -> None:
+        """Write to `path` what comes from here on, and first what is kept."""
+        self.path = path
+        self.backlog = deque((bytes(self.head),) if self.head else ())
 
 
 class Collector(Conversation):
@@ -103,7 +110,7 @@ class Collector(Conversation):
         self.streams: dict[Stream, _Kept] = {"stdout": _Kept(limit), "stderr": _Kept(limit)}
         if files.always:
             for stream, kept in self.streams.items():
-                kept.path = files.path(stream)
+                kept.goes_to(files.path(stream))
             self.put_off(0)  # also of an empty stream there is a file
 
     def output(self, stream: Stream, data: bytes) -> None:
@@ -114,10 +121,9 @@ class Collector(Conversation):
             kept.room -= fits
             if fits < len(data):  # from here on it goes to a file, the head first
                 kept.room = 0
-                kept.path = self._files.path(stream)
-                kept.backlog.append(bytes(kept.head))
+                kept.goes_to(self._files.path(stream))
             kept.head += data if fits == len(data) else data[:fits]
-        if kept.path is not None:
+        if kept.backlog is not None:
             kept.backlog.append(data)
         if self._listener is not None:
             kept.shown.append(data)
@@ -131,19 +137,23 @@ class Collector(Conversation):
                 await anyio.to_thread.run_sync(_write, kept)
             if kept.shown and self._listener is not None:
                 shown, kept.shown = b"".join(kept.shown), []
+                kept.decoder = kept.decoder or getincrementaldecoder("utf-8")("replace")
                 if text := kept.decoder.decode(shown):
                     self._listener(stream, text)
                     if self._listeners_room is not None:
                         await self._listeners_room()
-        self.caught_up(sum(len(data) for kept in self.streams.values() for data in kept.backlog))
+        self.caught_up(
+            sum(len(data) for kept in self.streams.values() for data in kept.backlog or ())
+        )
 
     def close(self) -> None:
         """Close the files, and show what was the beginning of a character. Blocks shortly."""
         for stream, kept in self.streams.items():
             if kept.file is not None:
                 kept.file.close()
-            if self._listener is not None and (text := kept.decoder.decode(b"", final=True)):
-                self._listener(stream, text)
+            rest = "" if kept.decoder is None else kept.decoder.decode(b"", final=True)
+            if rest and self._listener is not None:
+                self._listener(stream, rest)
 
 
 def _write(kept: _Kept) -> None:
@@ -155,6 +165,12 @@ def _write(kept: _Kept) -> None:
         view = memoryview(kept.backlog.popleft())
         while view:
             view = view[kept.file.write(view) or 0 :]
+
+
+async def _send_all(given: bytes, conversation: Conversation) -> None:
+    """Send `given` as the whole of the command's input."""
+    if await send(conversation, given) and conversation.channel is not None:
+        conversation.channel.write_eof()
 
 
 async def run_command(
@@ -192,13 +208,7 @@ async def run_command(
     If cancelled, the command is ended.
     """
     talk = Collector(order.mark, limits, budget, files, listener, room)
-    feed = None
-    if stdin is not None:
-        given = stdin  # for the closure: not None
-
-        async def feed(conversation: Conversation) -> None:
-            if await send(conversation, given) and conversation.channel is not None:
-                conversation.channel.write_eof()
+    feed = None if stdin is None else partial(_send_all, stdin)
 
     started_at, began = datetime.now(UTC), time.monotonic()
     try:

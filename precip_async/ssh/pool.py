@@ -67,6 +67,7 @@ class Pool:
         self.handshakes = asyncio.Semaphore(limits.max_connects)
         self.gates: dict[tuple[str, int | None], _Gate] = {}  # by server, while there are turns
         self.connecting = 0
+        self._turns = self._turn  # one bound method for all slots
         self._closed = False
 
     def __repr__(self) -> str:
@@ -142,7 +143,7 @@ class Pool:
         slot = slots.get(target)
         if slot is None:
             slot = slots[target] = Slot(
-                target, self._connector, self._turn, self._limits, self._room
+                target, self._connector, self._turns, self._limits, self._room
             )
         return slot
 

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from precip_async.limits import Limits
     from precip_async.ssh.batch import Batch
     from precip_async.ssh.pool import Pool
-    from precip_async.ssh.transport import Target
 
 __all__ = ["PooledRemote", "Remote", "one"]
 
@@ -42,10 +41,6 @@ class Remote(Protocol):
         Raises:
             InvalidArgument: There are too few descriptors.
         """
-        ...
-
-    def connected(self, target: Target) -> bool:
-        """Whether there is a connection to `target`, as far as is known without asking."""
         ...
 
     async def each(self, batch: Batch, places: Sequence[int], watch: Watch, *, width: int) -> None:
@@ -123,10 +118,6 @@ class PooledRemote:
     def working(self, hosts: int) -> AbstractAsyncContextManager[None]:
         """See `Remote.working`."""
         return self.pool.working(hosts)
-
-    def connected(self, target: Target) -> bool:
-        """See `Remote.connected`."""
-        return self.pool.connected(target)
 
     async def each(self, batch: Batch, places: Sequence[int], watch: Watch, *, width: int) -> None:
         """See `Remote.each`."""

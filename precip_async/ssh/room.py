@@ -92,7 +92,8 @@ class Room:
         Raises:
             InvalidArgument: They don't fit, even when all that rest have given way.
         """
-        self.look()
+        if not self._working:  # else its files would be taken for somebody else's
+            self.look()
         files = FILES * hosts
         others = self._working + self._files  # other work of this loop's, under way
         if others + hosts + files > self._total:
@@ -133,7 +134,7 @@ class Room:
         Raises:
             ConnectError: There was no room in all that time.
         """
-        if self.free > 0 or urgent:
+        if urgent or (self.free > 0 and not self._door.locked()):
             self._connecting += 1
             return
         async with self._door:

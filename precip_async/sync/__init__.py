@@ -14,6 +14,7 @@ said in the async class, whose signatures these are. The differences:
 from __future__ import annotations
 
 from precip_async.clouds.local.faults import Faults
+from precip_async.detached import Chunk, Job
 from precip_async.errors import (
     AuthenticationFailed,
     BootError,
@@ -45,6 +46,7 @@ from precip_async.fleet import BootDiagnosis, Instance
 from precip_async.limits import Limits
 from precip_async.reaping import Leftover
 from precip_async.results import CommandResult, RunResults
+from precip_async.sync.detached import DetachedRun
 from precip_async.sync.experiment import Experiment
 from precip_async.sync.experiments import (
     EC2Experiment,
@@ -62,6 +64,7 @@ __all__ = [
     "BootError",
     "BootTimeout",
     "CapacityUnavailable",
+    "Chunk",
     "CloudError",
     "CommandFailed",
     "CommandResult",
@@ -69,6 +72,7 @@ __all__ = [
     "ConnectError",
     "ConnectTimeout",
     "ConnectionLost",
+    "DetachedRun",
     "EC2Experiment",
     "EndpointUnreachable",
     "EucalyptusExperiment",
@@ -84,6 +88,7 @@ __all__ = [
     "Instance",
     "InvalidArgument",
     "InvalidInstanceType",
+    "Job",
     "Leftover",
     "Limits",
     "LocalExperiment",

@@ -10,6 +10,7 @@ from precip_async import experiment as asynchronous
 from precip_async import portal
 from precip_async.console import Console
 from precip_async.errors import ExperimentClosed
+from precip_async.sync.detached import DetachedRun
 
 if TYPE_CHECKING:
     import builtins
@@ -158,6 +159,42 @@ class Experiment:
     def extend(self, seconds: float | None = None, tags: Tags = ()) -> builtins.list[Instance]:
         """Put off the end of the selected instances, which end by themselves."""
         return self._call(self._experiment.extend, seconds, tags)
+
+    def start(
+        self,
+        tags: Tags,
+        cmd: TextOf,
+        user: str | None = None,
+        *,
+        name: str = "",
+        env: Environment | None = None,
+        cwd: str | None = None,
+        parallel: Parallel | None = None,
+    ) -> DetachedRun:
+        """Start a command on the selected instances that goes on without us."""
+        run = self._call(
+            self._experiment.start,
+            tags,
+            cmd,
+            user,
+            name=name,
+            env=env,
+            cwd=cwd,
+            parallel=parallel,
+        )
+        return DetachedRun(run, self._call)
+
+    def started(
+        self,
+        tags: Tags = (),
+        user: str | None = None,
+        *,
+        name: str | None = None,
+        parallel: Parallel | None = True,
+    ) -> builtins.list[DetachedRun]:
+        """What `start` has started on the selected instances, whichever process of ours it was."""
+        runs = self._call(self._experiment.started, tags, user, name=name, parallel=parallel)
+        return [DetachedRun(run, self._call) for run in runs]
 
     def list(self, tags: Tags = ()) -> builtins.list[dict[str, Any]]:
         """What is known of the selected instances, one dictionary each. No I/O."""

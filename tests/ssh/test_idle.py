@@ -25,8 +25,8 @@ pytestmark = [
 ]
 
 MANY = 60
-MOST_BYTES = 9_000  # of Python's memory; asyncssh's own way takes 22,000
-MOST_OBJECTS = 46  # that the garbage collector goes through; 70
+MOST_BYTES = 8_000  # of Python's memory; asyncssh's own way takes 22,000
+MOST_OBJECTS = 40  # that the garbage collector goes through; 70
 
 
 async def opened(rig: Rig, targets: Sequence[Target]) -> None:

@@ -228,6 +228,18 @@ async def test_a_key_of_the_agent_logs_in(server: OpenSSHServer, tmp_path: Path)
             await rig.run("true")
 
 
+@pytest.mark.usefixtures("agent")
+async def test_the_agent_is_never_forwarded(server: OpenSSHServer, tmp_path: Path) -> None:
+    """Who has an instance must not log in elsewhere as us, whatever a configuration says."""
+    config = tmp_path / "config"
+    config.write_text(f"Host *\n  ForwardAgent yes\n  IdentityFile {server.client_key_path}\n")
+    look = "echo ${SSH_AUTH_SOCK:-none}"
+    own = Login(keys=(server.client_key_path,), agent=True)
+    for login in (own, Login(agent=True, config=config)):
+        async with Rig(server, tmp_path, login=login) as rig:
+            assert await rig.out(look) == "none"
+
+
 async def test_an_agent_that_is_not_there_is_named(server: OpenSSHServer, tmp_path: Path) -> None:
     """Who asks for the agent and has none is told so."""
     async with Rig(server, tmp_path, login=Login(agent=True)) as rig:

@@ -116,6 +116,23 @@ async def test_a_connection_in_use_does_not_give_way(connector: FakeConnector) -
     assert connected(pool, 2) == [2]
 
 
+async def test_who_waits_goes_before_who_comes_later(connector: FakeConnector) -> None:
+    """Room that becomes free is for the first in line, also when somebody else is quicker."""
+    pool, order = Pool(connector, Limits(), room=room_for(1)), list[int]()
+
+    async def come(number: int) -> None:
+        async with pool.lease(target(number, f"h{number}")):
+            order.append(number)
+
+    async with anyio.create_task_group() as tasks, pool.lease(target(1, "h1")):
+        tasks.start_soon(come, 2)
+        await wait_all_tasks_blocked()
+        await pool.forget("i-1")
+        await come(3)
+
+    assert order == [2, 3]
+
+
 async def test_pools_share_the_room(connector: FakeConnector) -> None:
     """An idle connection of one experiment gives way to what another one needs."""
     room, theirs = room_for(1), FakeConnector()
@@ -263,6 +280,15 @@ async def test_work_under_way_is_counted() -> None:
 
     async with room.working(3):
         assert room.free == 10 - 3 * FILES
+
+
+async def test_files_of_work_under_way_are_counted_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are set aside, so that being open makes them nobody else's."""
+    room = room_for(12)
+    async with room.working(2):
+        monkeypatch.setattr(descriptors, "in_use", lambda: OPEN + 2 * FILES)  # they are open now
+        async with room.working(2):
+            assert room.free == 12 - 4 * FILES
 
 
 async def test_a_loop_has_one_room() -> None:

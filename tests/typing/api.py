@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any, assert_type
 from precip_async import (
     BootDiagnosis,
     BootError,
+    Chunk,
     CommandFailed,
     CommandResult,
     CommandTimeout,
+    DetachedRun,
     Experiment,
     ExperimentException,
     Faults,
@@ -18,10 +20,13 @@ from precip_async import (
     HostsExperiment,
     Instance,
     InvalidArgument,
+    Job,
+    Leftover,
     Limits,
     LocalExperiment,
     RemoteError,
     RunResults,
+    reap,
 )
 from precip_async.clouds.base import Access, Cloud, LaunchRequest, Machine, Traits
 from precip_async.events import Event, InstanceReady, Stream
@@ -37,6 +42,12 @@ async def experiments() -> None:
     async with HostsExperiment(["a", "user@b:22"], ssh_key="~/.ssh/id") as hosts:
         assert_type(hosts, HostsExperiment)
     HostsExperiment({"a": ["x", "y"], "b": "z", "c": None}, keep=True, limits=Limits(max_hosts=5))
+    async with await LocalExperiment.attach("x", isolation="process") as again:
+        assert_type(again, LocalExperiment)
+    found = await reap(experiment="x", older_than=3600, end=True)
+    assert_type(found, list[Leftover])
+    assert_type(found[0].age, float | None)
+    await reap(cloud=5)  # type: ignore[arg-type] # a cloud has a name
     LocalExperiment(name=5)  # type: ignore[arg-type] # a name is a string
     LocalExperiment(isolation="jail")  # type: ignore[arg-type] # one of three
     LocalExperiment(nmae="x")  # type: ignore[call-arg] # misspelt keywords are found
@@ -61,6 +72,23 @@ async def verbs(exp: Experiment) -> None:
     await exp.deprovision("a")
     await exp.run([], 5)  # type: ignore[arg-type] # a command is text
     await exp.run([], "x", parallel="all")  # type: ignore[arg-type] # a yes, a no, or a number
+
+
+async def lasting(exp: Experiment) -> None:
+    """What goes on without us."""
+    assert_type(await exp.extend(), list[Instance])
+    assert_type(await exp.extend(60, "a"), list[Instance])
+    run = await exp.start("a", lambda one: f"echo {one.id}", "bob", name="x", parallel=True)
+    assert_type(run, DetachedRun)
+    assert_type(run[0], Job)
+    assert_type(run[1:], DetachedRun)
+    assert_type(run[0].exit_code, int | None)
+    assert_type(await exp.started(["a"], name="x"), list[DetachedRun])
+    assert_type(await run.wait(timeout=5, on_output=listen), RunResults)
+    async for chunk in run.follow({"i-1": (0, 0)}):
+        assert_type(chunk, Chunk)
+        assert_type(chunk.offsets, tuple[int, int])
+    run.follow(5)  # type: ignore[arg-type] # two numbers, one for each stream
 
 
 def listen(instance: Instance, stream: Stream, text: str) -> None:

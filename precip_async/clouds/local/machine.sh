@@ -86,9 +86,10 @@ if [ "$FAULT" = ssh_hangs ]; then
 fi
 echo up
 begin_cloud_init "$@"
-[ -z "$POWER" ] || {
+if [ -n "$POWER" ]; then
     rm -rf /var/lib/cloud # this computer's, if it has one
-    "$@" sh -c "$POWER" power /var/lib/cloud/instance </dev/null >/dev/null && poweroff
-} &
+    "$@" sh -c "$POWER
+exec poweroff" power /var/lib/cloud/instance </dev/null >/dev/null &
+fi
 [ "$FAULT" != ssh_late ] || read -r _
 exec "$@" env -i "$SSHD" -D -e </dev/null >/dev/null

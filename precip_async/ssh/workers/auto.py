@@ -70,11 +70,6 @@ class AutoRemote:
         most = hosts if self._there is None else len(self._met_here)
         return self._here.working(min(hosts, most))
 
-    def connected(self, target: Target) -> bool:
-        """See `Remote.connected`."""
-        there = self._there is not None and self._there.connected(target)
-        return there or self._here.connected(target)
-
     async def each(self, batch: Batch, places: Sequence[int], watch: Watch, *, width: int) -> None:
         """See `Remote.each`."""
         whose: dict[Remote, list[int]] = {}

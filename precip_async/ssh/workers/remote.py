@@ -69,11 +69,6 @@ class ShardedRemote:
         """See `Remote.working`: each worker sees to it for its portion."""
         return nullcontext()
 
-    def connected(self, target: Target) -> bool:
-        """See `Remote.connected`: a worker that lives has worked on it."""
-        shard = self._met.get(target.instance_id, {}).get(target)
-        return shard is not None and shard.pid is not None
-
     async def each(self, batch: Batch, places: Sequence[int], watch: Watch, *, width: int) -> None:
         """See `Remote.each`."""
         whose: dict[Shard, list[int]] = {}
