@@ -41,6 +41,7 @@ class Plan:
     cloud_init: bool = False
     asked_at: datetime = field(default_factory=now)
     asked: float = field(default_factory=time.monotonic)
+    # asyncio's: mostly nobody waits for it, and anyio's takes a scope and a turn all the same
     lock: asyncio.Lock = field(default_factory=asyncio.Lock, init=False)
 
     @property

@@ -236,11 +236,15 @@ def test_the_twin_is_called_alike() -> None:
 def test_the_command_says_that_nothing_is_left(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """With nothing to reap, the command says so and succeeds."""
-    code = main(["reap", "--home", str(tmp_path / "home")])
+    """With nothing to reap, the command says so, and where it has looked, and succeeds."""
+    home = str(tmp_path / "home")
+    codes = [main(["reap", "--home", home]), main(["reap", "--home", home, "--expired"])]
 
-    assert code == 0
-    assert capsys.readouterr().out == "Nothing is left running.\n"
+    assert codes == [0, 0]
+    assert capsys.readouterr().out == (
+        "Nothing is left running by the journal and on this machine; --cloud looks for marks at a "
+        "cloud itself.\nNothing of that kind is left running.\n"
+    )
 
 
 def test_the_command_lists_then_ends(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

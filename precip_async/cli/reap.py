@@ -105,7 +105,9 @@ async def _reap(options: argparse.Namespace) -> int:
     if options.json:
         sys.stdout.write(json.dumps([_facts(one) for one in found], indent=2) + "\n")
     else:
-        sys.stdout.write(table(found) + _conclusion(found, left, ended=options.yes))
+        sys.stdout.write(
+            table(found) + (_conclusion(found, left, options) if found else _nothing(options))
+        )
     return LEFT if left else 0
 
 
@@ -161,12 +163,24 @@ def _cells(one: Leftover) -> tuple[str, ...]:
     return tuple(plain(cell, WIDEST) for cell in cells)
 
 
-def _conclusion(found: Sequence[Leftover], left: Sequence[Leftover], *, ended: bool) -> str:
-    if not found:
-        return "Nothing is left running.\n"
+def _nothing(options: argparse.Namespace) -> str:
+    """That there is nothing, and where was looked: an empty list must not comfort too much."""
+    if options.experiment or options.older_than or options.owner or options.expired:
+        return "Nothing of that kind is left running.\n"
+    if options.cloud or options.hosts:
+        return "Nothing is left running there.\n"
+    return (
+        "Nothing is left running by the journal and on this machine; "
+        "--cloud looks for marks at a cloud itself.\n"
+    )
+
+
+def _conclusion(
+    found: Sequence[Leftover], left: Sequence[Leftover], options: argparse.Namespace
+) -> str:
     if not left:
         return "All else is in use.\n" if any(one.holder for one in found) else "All has ended.\n"
-    if not ended:
+    if not options.yes:
         return "Nothing was ended; `precip reap --yes` ends what nobody answers for.\n"
     return f"{len(left)} not ended: see above.\n"
 

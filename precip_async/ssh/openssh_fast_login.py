@@ -163,7 +163,8 @@ class Sheds(asyncssh.SSHClientConnection):
 
     def _process_userauth_success(self, pkttype: int, pktid: int, packet: SSHPacket) -> None:
         super()._process_userauth_success(pkttype, pktid, packet)
-        self._client_kexinit = self._server_kexinit = b""
+        if self._kex_complete:  # else another exchange is under way, which needs them
+            self._client_kexinit = self._server_kexinit = b""
         self._waiter = self._preferred_auth = None
         self._auth_methods = self._client_keys = self._client_host_keys = NOTHING
         self._trusted_host_key_algs = NOTHING
