@@ -46,6 +46,9 @@ from tests.ssh.rig import Nap, Pins, Rig, in_child
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from precip_async.events import Stream
+    from precip_async.fleet import Instance
+    from precip_async.results import RunResults
     from precip_async.ssh.batch import Batch
     from precip_async.ssh.transport import Trust
     from precip_async.ssh.workers.portion import Portion
@@ -607,13 +610,22 @@ async def test_verbs_do_the_same(server: OpenSSHServer, tmp_path: Path, workers:
     assert [one.exit_code for one in caught.value.results.by_instance] == [0, 1, 2, 3]
 
 
+def over_two(server: OpenSSHServer, home: Path) -> HostsExperiment:
+    """An experiment on two hosts, each of which is one worker's."""
+    return HostsExperiment(
+        [f"{server.user}@{host}:{server.port}" for host in server.hosts(2)],
+        ssh_key=server.client_key_path,
+        home=home,
+        limits=Limits(ssh_workers=2),
+    )
+
+
 async def test_what_is_detached_is_followed_over_workers(
     server: OpenSSHServer, tmp_path: Path
 ) -> None:
     """Started by one process and ended by another, whoever holds the connection."""
-    nap, own = Nap(), {"ssh_key": server.client_key_path, "home": tmp_path / "home"}
-    hosts = [f"{server.user}@{host}:{server.port}" for host in server.hosts(2)]
-    async with HostsExperiment(hosts, limits=Limits(ssh_workers=2), **own) as exp:
+    nap = Nap()
+    async with over_two(server, tmp_path) as exp:
         await exp.provision(count=2)
         await exp.wait(timeout=20)
         short = await exp.start((), "echo $PRECIP_INDEX", parallel=True)
@@ -623,3 +635,37 @@ async def test_what_is_detached_is_followed_over_workers(
 
     assert waited[1] == ["0\n", "1\n"]
     assert not nap.sleepers()
+
+
+async def test_what_is_detached_does_not_mind_that_its_worker_is_killed(
+    server: OpenSSHServer, tmp_path: Path
+) -> None:
+    """It is read on over the next one: no byte is missing or comes twice."""
+    gate, heard = tmp_path / "gate", dict.fromkeys((0, 1), "")
+    results: list[RunResults] = []
+
+    def listen(one: Instance, _: Stream, text: str) -> None:
+        heard[one.index] += text
+
+    async with over_two(server, tmp_path / "home") as exp:
+        await exp.provision(count=2)
+        await exp.wait(timeout=20)
+        run = await exp.start((), f"echo 1; until [ -e {gate} ]; do sleep 0.05; done; echo 2")
+        workers = exp._stage.remote
+        assert isinstance(workers, ShardedRemote)
+
+        async def wait() -> None:
+            results.append(await run.wait(on_output=listen))
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(wait)
+            await eventually(lambda: all(heard.values()))
+            first = workers.pids
+            for pid in first:
+                os.kill(pid, signal.SIGKILL)
+            gate.touch()
+        assert not set(first) & set(workers.pids)
+        await run.remove()
+
+    assert results[0][1] == ["1\n2\n", "1\n2\n"]
+    assert [*heard.values()] == results[0][1]
