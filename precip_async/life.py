@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Self
 import anyio
 import anyio.to_thread
 
+from precip_async import forsaken
 from precip_async.clouds.base import Cloud
 from precip_async.detour import taken
 from precip_async.errors import ExperimentClosed
@@ -125,6 +126,7 @@ class Life:
         if self._closed:  # aclose() came by meanwhile
             await self._close_stage()
             raise ExperimentClosed(f"experiment {self._name!r} was closed while it was opened")
+        forsaken.hold(self)
 
     async def aclose(self) -> None:
         """End the instances, unless ``keep``, and let go of everything. A second time: nothing.
@@ -132,7 +134,8 @@ class Life:
         Raises:
             ExperimentException: Something may still be running; the message says what.
 
-        Cancellation does not stop it, but its deadlines do: see ``limits``.
+        Cancellation does not stop it, but its deadlines do: see ``limits``. Where the event loop
+        that it was opened on has been closed, what the journal knows of it is ended from this one.
         """
         self._closed = True
         await self._close_stage()
@@ -140,9 +143,10 @@ class Life:
     async def _close_stage(self) -> None:
         stage, self._open_stage = self._open_stage, None
         if stage is not None:
+            forsaken.release(self)
             self._gone = anyio.Event()
             try:
-                await in_child_task(stage.aclose)
+                await in_child_task(stage.aclose_afresh if stage.stranded else stage.aclose)
             finally:
                 self._gone.set()
         elif self._gone is not None:  # somebody else is at it

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, TypeVar
 
@@ -11,8 +12,8 @@ import anyio.to_thread
 from precip_async import clock
 from precip_async.attaching import as_before, attach_to
 from precip_async.boot import Boot
-from precip_async.clouds.base import Access, Attachable, Cloud
-from precip_async.ending import Books
+from precip_async.clouds.base import Access, Attachable, Cloud, Reapable
+from precip_async.ending import Books, not_ended
 from precip_async.errors import (
     ExperimentException,
     HostKeyMismatch,
@@ -40,6 +41,7 @@ from precip_async.ledger import JournalLedger
 from precip_async.lifetime import arm, extend
 from precip_async.plan import SETTLED
 from precip_async.reach import Reach
+from precip_async.reaping import reap
 from precip_async.settings import checked_parallel
 from precip_async.steps import reached
 from precip_async.work import command_work, get_work, put_work, script_work
@@ -81,6 +83,7 @@ class Stage:
         self.armed: set[str] = set()  # the machines that were seen to end by themselves
         self.detached: dict[str, set[str | None]] = {}  # by instance: whose commands go on there
         self._undo = AsyncExitStack()
+        self._loop = asyncio.get_running_loop()
         self._sequence = 0
 
     @classmethod
@@ -116,6 +119,7 @@ class Stage:
         undo.push_async_callback(self._in_thread_for_sure, hold.release)
         journal = await in_thread(Journal.open, home)
         undo.push_async_callback(self._in_thread_for_sure, journal.close)
+        self._of_no_loop = (journal.close, hold.release)
         self.books = Books(journal)
         self.output = (await in_thread(home.runtime, "output")) / self.name
         self.cloud = cloud if isinstance(cloud, Cloud) else await in_thread(cloud, home)
@@ -288,6 +292,39 @@ class Stage:
         finally:
             with anyio.move_on_after(4 * limits.close_grace, shield=True):
                 await self._undo.aclose()
+
+    @property
+    def stranded(self) -> bool:
+        """Whether the event loop that it was opened on is closed: nothing it holds works then."""
+        return self._loop.is_closed()
+
+    async def aclose_afresh(self) -> None:
+        """`aclose` for one that is stranded: by the journal, with a client of this loop.
+
+        Raises:
+            ExperimentException: Some may still be running.
+        """
+        for let_go in self._of_no_loop:
+            await self._in_thread_for_sure(let_go)
+        traits = self.cloud.traits
+        if self.settings.keep or not traits.ends_machines or traits.isolation:
+            return  # there is nothing to end, or it ends with this process
+        if not isinstance(self.cloud, Reapable):
+            raise ExperimentException(
+                f"experiment {self.name!r}: its event loop was closed, and only a script knows "
+                "how this cloud is asked: look at it yourself"
+            )
+        left = await reap(
+            end=True,
+            experiment=self.name,
+            home=self.settings.home,
+            limits=self.settings.limits,
+            **self.cloud.for_reaping,
+        )
+        if problems := {one.id: one.problem for one in left if not one.ended}:
+            raise not_ended(problems)
+        for instance in self.launcher.instances:
+            instance.state = "terminated"
 
     async def _close_cloud(self) -> None:
         with anyio.move_on_after(self.settings.limits.terminate_timeout, shield=True):

@@ -30,6 +30,7 @@ STOREYS: dict[str, tuple[str, ...]] = {
     "lab": ("lab",),
     "conduct": (
         *("attaching", "boot", "detached", "detour", "ending", "errand", "experiment", "fanout"),
+        *("forsaken",),
         *("how", "jobs", "lasting", "launch", "ledger", "life", "lifetime", "plan", "probe"),
         *("reach", "reaping", "settings", "stage", "work"),
     ),

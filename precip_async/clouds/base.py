@@ -29,6 +29,7 @@ __all__ = [
     "MachineState",
     "Marked",
     "Purpose",
+    "Reapable",
     "Traits",
 ]
 
@@ -342,4 +343,14 @@ class Expiring(Protocol):
 
         It fails where the machine does not end by itself. Empty: the cloud itself sees to it.
         """
+        ...
+
+
+@runtime_checkable
+class Reapable(Protocol):
+    """A `Cloud` that can say how `precip_async.reap` gets there."""
+
+    @property
+    def for_reaping(self) -> Mapping[str, Any]:
+        """The keywords of `reap` that name it, and who asks there."""
         ...

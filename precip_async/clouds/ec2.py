@@ -17,7 +17,7 @@ from precip_async.clouds.dialects import Dialect
 from precip_async.clouds.ec2_addresses import Addresses
 from precip_async.clouds.ec2_calls import Calls, recognised
 from precip_async.clouds.ec2_console import console
-from precip_async.clouds.ec2_endpoint import check_credentials
+from precip_async.clouds.ec2_endpoint import check_credentials, reaped_by
 from precip_async.clouds.ec2_groups import Groups
 from precip_async.clouds.ec2_keys import Keys
 from precip_async.clouds.ec2_launch import Launches
@@ -310,6 +310,11 @@ class EC2Cloud:
         finally:
             if client is not None:
                 await client.aclose()
+
+    @property
+    def for_reaping(self) -> Mapping[str, Any]:
+        """See `Reapable`; secrets are among it."""
+        return reaped_by(self.dialect, self._endpoint, self._region, self._verify, self._given)
 
     # -- how ---------------------------------------------------------------------------------
 

@@ -5,15 +5,17 @@ from __future__ import annotations
 import ipaddress
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import SplitResult, urlsplit
 
 from precip_async.errors import InvalidArgument
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from precip_async.clouds.dialects import Dialect
 
-__all__ = ["Endpoint", "check_credentials", "parse_endpoint", "parse_region"]
+__all__ = ["Endpoint", "check_credentials", "parse_endpoint", "parse_region", "reaped_by"]
 
 LAST_PORT: Final = 65535
 LONGEST: Final = 253  # characters of a host name
@@ -146,3 +148,22 @@ def check_credentials(
         raise InvalidArgument("session_token goes with access_key and secret_key")
     if profile is not None and access_key is not None:
         raise InvalidArgument("give either profile, or access_key and secret_key")
+
+
+def reaped_by(
+    dialect: Dialect,
+    endpoint: Endpoint | None,
+    region: str,
+    verify: bool | str,
+    given: Sequence[str | None],
+) -> dict[str, Any]:
+    """How `precip_async.reap` gets to a cloud; `given`: keys, token and profile, in this order."""
+    names = ("access_key", "secret_key", "session_token", "profile")
+    amazon = dialect.name == "amazon"
+    return {
+        "cloud": "ec2" if amazon else dialect.title.lower(),
+        "endpoint": endpoint.url if endpoint else None,
+        "region": region if amazon else None,
+        "verify": verify,
+        **dict(zip(names, given, strict=True)),
+    }

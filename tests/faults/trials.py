@@ -17,7 +17,10 @@ Kind = Literal["kill", "moment", "signal", "cancel", "api", "ssh", "lost", "home
 Fault = Literal["cut", "delay", "garble", "freeze"]
 
 #: Where trials take place.
-DIALECTS: Final = ("amazon", "eucalyptus-3", "eucalyptus-4", "ec2-api")
+DIALECTS: Final = (
+    *("amazon", "ec2-api", "eucalyptus-3", "eucalyptus-4"),
+    *("nova-essex", "nova-havana", "nova-kilo", "nimbus"),
+)
 
 #: How often each kind is drawn, of all.
 KINDS: Final[Mapping[Kind, int]] = {
@@ -34,8 +37,8 @@ FAULTS: Final[tuple[Fault, ...]] = ("cut", "delay", "garble", "freeze")
 SIGNALS: Final = ("INT", "TERM", "INT, INT")
 HOME: Final = ("removed", "full", "clock back")
 
-ELASTIC: Final = ("nova-havana", "nova-essex")
-KEYED: Final = ("nova-essex", "nova-havana")
+ELASTIC: Final = ("ec2-api", "nova-essex", "nova-havana", "nova-kilo")
+KEYED: Final = ("eucalyptus-3", *ELASTIC)
 LATEST: Final = 2.5  # seconds in which a trial's script is done, on an idle computer
 SUSPENSIONS: Final = 900  # of such a script, about
 

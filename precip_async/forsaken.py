@@ -1,0 +1,67 @@
+"""Experiments that are open when nobody can close them any more: their loop, or all, has ended.
+
+A script may end its event loop and forget the experiment that it opened there. It is not left to
+the garbage collector, which can't wait for a cloud: it is kept until the interpreter exits, and
+closed then, with a warning.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import concurrent.futures.thread  # noqa: F401 - its exit hook must be there before ours: see portal
+import logging
+import os
+import threading
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from precip_async.life import Life
+
+__all__ = ["hold", "release"]
+
+logger = logging.getLogger(__name__)
+
+_open: dict[Life, tuple[int, asyncio.AbstractEventLoop]] = {}
+_hooked: list[bool] = []
+
+
+def hold(life: Life) -> None:
+    """Close `life`, which was opened on the running loop, when the interpreter exits."""
+    _open[life] = os.getpid(), asyncio.get_running_loop()
+    if not _hooked:
+        _hooked.append(True)
+        try:
+            getattr(threading, "_register_atexit", atexit.register)(_at_exit)
+        except RuntimeError:
+            return  # it is exiting already, and whoever opens now closes by himself
+
+
+def release(life: Life) -> None:
+    """`life` is being closed."""
+    _open.pop(life, None)
+
+
+def _at_exit() -> None:
+    for life, (process, loop) in [*_open.items()]:
+        # a running loop is in another thread, which is the portal's, or has its own plans
+        if process == os.getpid() and not loop.is_running():
+            _close(life, loop)
+
+
+def _close(life: Life, loop: asyncio.AbstractEventLoop) -> None:
+    kept = "go on running" if life.keep else "are ended"
+    logger.warning(
+        "experiment %r was left open: its instances %s as the interpreter exits", life.name, kept
+    )
+    try:
+        if loop.is_closed():
+            asyncio.run(life.aclose())
+        else:
+            loop.run_until_complete(life.aclose())
+    except Exception as error:  # noqa: BLE001 - the others are to be closed as well
+        logger.warning(
+            "experiment %r could not be closed: %s; `precip reap` ends what may be left",
+            life.name,
+            error,
+        )

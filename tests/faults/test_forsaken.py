@@ -1,0 +1,94 @@
+"""Experiments whose event loop was closed under them, and those that nobody closes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import anyio
+import anyio.to_thread
+import pytest
+
+from precip_async.clouds.local.remains import left_behind
+from precip_async.lab.lab import Lab
+from tests.on_clouds import IMAGES, REGION
+from tests.polling import until
+from tests.scripts import run_script
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+PRELUDE = """
+import asyncio, sys
+from pathlib import Path
+from types import SimpleNamespace
+from tests.on_clouds import experiment_on
+
+region, endpoint, key, secret, port, home, dialect, image = sys.argv[1:]
+lab = SimpleNamespace(
+    dialect=dialect, region=region, endpoint=endpoint, access_key=key, secret_key=secret,
+    ssh_port=int(port), ca_file=None,
+)
+exp = experiment_on(lab, Path(home), name="left")
+
+async def begin():
+    await exp.open()
+    await exp.provision(image, count=2)
+    await exp.wait()
+"""
+
+WAYS = {
+    # the loop is closed, and the script ends
+    "exit": "asyncio.run(begin())",
+    # it is closed on another one
+    "another loop": "asyncio.run(begin()); asyncio.run(exp.aclose())",
+    # the loop only stands still
+    "idle loop": "loop = asyncio.new_event_loop(); loop.run_until_complete(begin())",
+    # what ends the script is said, and comes first
+    "error": "asyncio.run(begin()); raise LookupError('mine')",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("dialect", ["amazon", "nova-essex"])
+async def test_nothing_outlives_an_event_loop(tmp_path: Path, dialect: str, way: str) -> None:
+    """A fresh loop and client end what the journal knows, and give its addresses back."""
+    (tmp_path / "lab").mkdir()
+    async with Lab(dialect, directory=tmp_path / "lab", isolation="process", region=REGION) as lab:
+        words = (REGION, lab.endpoint, lab.access_key, lab.secret_key, str(lab.ssh_port))
+        code, _, errors = await anyio.to_thread.run_sync(
+            run_script, PRELUDE + WAYS[way], *words, str(tmp_path / "h"), dialect, IMAGES[dialect]
+        )
+
+        assert len(await lab.instances()) == 2, errors
+        assert [one.id for one in await lab.instances() if one.alive] == [], errors
+        assert lab.addresses() == ()
+    assert code == (1 if way == "error" else 0)
+    assert ("experiment 'left' was left open" in errors) == (way != "another loop")
+    if way == "error":
+        assert "LookupError: mine" in errors
+
+
+def test_machines_of_this_computer_go_with_the_process(tmp_path: Path) -> None:
+    """They are kept by a process that hears of our end; nothing is complained of."""
+    code, lines, errors = run_script(
+        """
+        import asyncio, sys
+        from precip_async import LocalExperiment
+
+        exp = LocalExperiment(isolation="process", home=sys.argv[1], name="left")
+
+        async def begin():
+            await exp.open()
+            await exp.provision(count=2)
+
+        asyncio.run(begin())
+        print("begun")
+        """,
+        str(tmp_path / "home"),
+    )
+
+    assert (code, lines) == (0, ["begun"])
+    assert "experiment 'left' was left open" in errors
+    assert "could not be closed" not in errors
+    until(lambda: left_behind(tmp_path / "home" / "local") == [])
