@@ -5,6 +5,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 # Most tests wait for something, so that several at once save time, also on two cores.
 PYTEST := $(BIN)/python -m pytest --numprocesses=4 --dist=worksteal
+# What experiments do over SSH connections, beside the tests of these.
+VERBS := $(wildcard tests/test_experiment_*.py) tests/test_boot_local.py
 READY := .venv/.ready
 READY_TO_BENCH := .venv/.ready-to-bench
 
@@ -30,10 +32,12 @@ test: $(READY)
 test-slow: $(READY)
 	$(PYTEST) -m slow
 	PRECIP_TEST_SSH=public $(PYTEST) tests/ssh
+	PRECIP_TEST_SSH=workers $(PYTEST) tests/ssh $(VERBS)
 
 test-all: $(READY)
 	$(PYTEST)
 	PRECIP_TEST_SSH=public $(PYTEST) tests/ssh
+	PRECIP_TEST_SSH=workers $(PYTEST) tests/ssh $(VERBS)
 
 faults: $(READY)
 	$(BIN)/python -m tests.faults $(FAULTS)

@@ -7,7 +7,6 @@ makes the rounds, and when that one is over another does.
 
 from __future__ import annotations
 
-import re
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -20,8 +19,6 @@ from precip_async.errors import (
     BootError,
     BootTimeout,
     CloudError,
-    ConnectError,
-    ConnectTimeout,
     ExperimentException,
     HostKeyMismatch,
     RemoteError,
@@ -30,7 +27,9 @@ from precip_async.errors import (
 from precip_async.events import InstanceReady, StateChanged, Waiting, Warned
 from precip_async.fanout import task_group
 from precip_async.fleet import BootDiagnosis
-from precip_async.probe import Findings, probe
+from precip_async.probe import Findings, Tried, explained, probe
+from precip_async.ssh.batch import Column, Reaches
+from precip_async.ssh.remote import one
 from precip_async.ssh.slot import backoff
 from precip_async.steps import reached
 
@@ -54,8 +53,6 @@ CLOUD_INIT_ADVICE = (
     "it does what user_data asks for, and tells of it in /var/log/cloud-init-output.log there; "
     'options={"WaitForCloudInit": False} does not wait for it'
 )
-
-_OTHER_USER = re.compile(r"login as the user\s+\"?([a-z_][\w.-]*)\"?")
 
 
 class Boot:
@@ -103,14 +100,13 @@ class Boot:
         pending, total = set(missing), len(instances)
         self._announce_waiting(pending, total)
         with anyio.move_on_after(timeout) as scope:
+            await self._remote.expect(len(instances))
             async with task_group() as poller:
                 poller.start_soon(self._poll)
                 driven = missing
                 while driven:
                     pending.update(driven)
-                    async with task_group() as tasks:
-                        for instance in driven:
-                            tasks.start_soon(self._drive_one, instance, pending, total)
+                    await self._drive_all(driven, pending, total)
                     # one that was ready may have been seen to end while the others booted
                     lapsed = [one for one in missing if one.state == "failed"]
                     driven = [one for one in lapsed if one not in self._given_up]
@@ -123,8 +119,36 @@ class Boot:
             await self._add_consoles(diagnoses)
             raise kind(diagnoses=diagnoses, waited=time.monotonic() - began)
 
-    async def _drive_one(self, instance: Instance, pending: set[Instance], total: int) -> None:
+    async def _drive_all(
+        self, driven: Sequence[Instance], pending: set[Instance], total: int
+    ) -> None:
+        """Drive each; machines that are no newcomers are tried all at once first, as one batch."""
+        async with task_group() as tasks:
+            if self._cloud.traits.ends_machines:
+                for instance in driven:
+                    tasks.start_soon(self._drive_one, instance, pending, total)
+                return
+
+            def tried(instance: Instance, error: RemoteError | None) -> None:
+                if self._judge(instance, error) and not self._is_final(error):
+                    tasks.start_soon(self._drive_one, instance, pending, total, backoff(1))
+                else:
+                    pending.discard(instance)
+                self._announce_waiting(pending, total)
+
+            reaches = Reaches(
+                targets=Column([self._reach.probed(instance) for instance in driven]),
+                timeout=self._limits.probe_timeout,
+            )
+            watch = Tried(driven, tried)
+            await self._remote.each(reaches, range(len(driven)), watch, width=len(driven))
+
+    async def _drive_one(
+        self, instance: Instance, pending: set[Instance], total: int, pause: float = 0.0
+    ) -> None:
         plan, before = self._launcher.plans[instance], instance.state
+        if pause:
+            await anyio.sleep(pause)
         async with plan.lock:  # another wait may be at it, and bring it to its end
             if instance.state != "failed" or before == "failed":
                 try:
@@ -164,7 +188,7 @@ class Boot:
             else:
                 await self._round.wait()
 
-    def _is_final(self, error: RemoteError) -> bool:
+    def _is_final(self, error: RemoteError | None) -> bool:
         """Whether trying again makes no sense: a machine that is no newcomer says no for good."""
         refused = isinstance(error, AuthenticationFailed | HostKeyMismatch)
         return refused and not self._cloud.traits.ends_machines
@@ -215,9 +239,10 @@ class Boot:
         self._asked_at = time.monotonic()
         if self._changed_at == float("-inf") or (machines and machines != self._machines):
             self._changed_at = self._asked_at
-        self._machines = machines or self._machines
+        known, self._machines = self._machines, machines or self._machines
         for instance in booting:
-            if (machine := machines.get(instance.id)) is not None:
+            machine = machines.get(instance.id)
+            if machine is not None and machine != known.get(instance.id):  # mostly there is no news
                 before = instance.state
                 self._launcher.saw(instance, machine)
                 if instance.state != before:
@@ -243,20 +268,30 @@ class Boot:
 
     async def _probe(self, instance: Instance, plan: Plan) -> RemoteError | None:
         """Try once to reach `instance`; take down why it can't be, or what it is still at."""
-        target, found = self._reach.probed(instance), Findings()
+        target, found, error = self._reach.probed(instance), Findings(), None
+        reaches = Reaches(targets=Column([target]), timeout=self._limits.probe_timeout)
         try:
-            await self._remote.reach(target, self._limits.probe_timeout)
+            await one(self._remote, reaches)
             if self._cloud.traits.ends_machines:
                 if instance.state in ("pending", "running", "addressed"):
                     instance.state = "reachable"
                     reached("boot.reachable")
                     self._announce_state(instance)
                 found = await probe(self._remote, target, self._brief, cloud_init=plan.cloud_init)
-        except RemoteError as error:
-            self._diagnose(instance, *self._explained(error))
+        except RemoteError as failure:
+            error = failure
+        return self._judge(instance, error, found)
+
+    def _judge(
+        self, instance: Instance, error: RemoteError | None, found: Findings | None = None
+    ) -> RemoteError | None:
+        """Take down what a probe has met with, or has found; its error."""
+        if error is not None:
+            self._diagnose(instance, *explained(error, self._reach.mending))
             return error
-        if not instance.alive or instance.state == "failed":  # the cloud, or the user, was faster
+        if not instance.alive or instance.state in ("ready", "failed"):  # somebody was faster
             return None
+        found = found or Findings()
         if found.busy:
             self._diagnose(instance, _waiting_for_cloud_init(found), CLOUD_INIT_ADVICE)
             return None
@@ -272,14 +307,15 @@ class Boot:
         instance.state, instance.diagnosis = "ready", None
         reached("boot.ready")
         instance.ready_at = now()
-        self._announce(
-            InstanceReady(
-                experiment=self._announce.experiment,
-                instance_id=instance.id,
-                address=instance.public_address or "",
-                seconds=time.monotonic() - self._launcher.plans[instance].asked,
+        if self._announce:
+            self._announce(
+                InstanceReady(
+                    experiment=self._announce.experiment,
+                    instance_id=instance.id,
+                    address=instance.public_address or "",
+                    seconds=time.monotonic() - self._launcher.plans[instance].asked,
+                )
             )
-        )
 
     # -- telling -----------------------------------------------------------------------------
 
@@ -328,32 +364,6 @@ class Boot:
             async with task_group() as tasks:
                 for instance_id, diagnosis in list(diagnoses.items())[:CONSOLES]:
                     tasks.start_soon(add, instance_id, diagnosis)
-
-    def _explained(self, error: RemoteError) -> tuple[str, str]:
-        """What an error while probing means for the boot, and what to do about it."""
-        match error:
-            case AuthenticationFailed() if other := _OTHER_USER.search(error.problem):
-                user = other.group(1)
-                return (
-                    f"root login is disabled, this image wants user {user}",
-                    f'give login_user="{user}"; other users are then reached by sudo',
-                )
-            case AuthenticationFailed():
-                return (
-                    f"key refused: {error.problem}",
-                    "the key may not be installed yet, or belongs to another user: see login_user=",
-                )
-            case HostKeyMismatch():
-                return f"host key refused: {error.problem}", self._reach.mending
-            case ConnectTimeout():
-                return (
-                    f"port filtered, or silent: {error.problem}",
-                    "see the security group, ssh_cidr= and bastion=",
-                )
-            case ConnectError():
-                return f"refused: {error.problem}", "the SSH server may not be up yet"
-            case _:
-                return error.problem, "see its console"
 
 
 def _seen(instance: Instance) -> str:

@@ -157,8 +157,9 @@ class DetachedRun(Sequence[Job]):
         if not self._jobs:
             return RunResults()
         stage = self._jobs[0].stage
+        jobs = stage.wait_jobs(self._jobs, how)
         return RunResults(
-            await stage.each(stage.wait_jobs(self._jobs, how), parallel=len(self) > 1, results=True)
+            await stage.each(jobs, parallel=len(self) > 1, results=True, takes_files=True)
         )
 
     def follow(self, offsets: Mapping[str, Offsets] | Offsets = (0, 0)) -> Following:

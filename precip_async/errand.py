@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from precip_async.ssh.command import Order
-from precip_async.ssh.output import Budget, OutputFiles
+from precip_async.ssh.batch import Column
+from precip_async.ssh.commands import Errands
+from precip_async.ssh.output import Budget
+from precip_async.ssh.remote import one
+from precip_async.work import whereto
 
 if TYPE_CHECKING:
     from precip_async.fleet import Instance
@@ -24,17 +27,14 @@ async def run_errand(
         CommandTimeout: It had not ended after `timeout` seconds, and was ended.
         RemoteError: See `run_command`.
     """
-    target, sudo_user = stage.reach.target(instance, user)
-    order = Order(
-        command=command,
-        user=stage.reach.shown_user(instance, user),
-        sudo_user=sudo_user,
+    errands = Errands(
+        **whereto(stage, [instance], user),
+        command=Column([command]),
+        env=Column([{}]),
+        index=Column([instance.index]),
+        stem=Column(stage.output_stems([instance])),
+        budget=Budget(stage.settings.limits.output_limit),
         timeout=timeout,
     )
-    return await stage.remote.run(
-        target,
-        order,
-        index=instance.index,
-        budget=Budget(stage.settings.limits.output_limit),
-        files=OutputFiles(stage.output_stem(instance.id), always=False),
-    )
+    result: CommandResult = await one(stage.remote, errands)
+    return result

@@ -236,8 +236,8 @@ class Experiment(Lasting):
         """
         how = How(user=user, timeout=timeout)
         ready = self._stage.ready(tags)
-        async with self._stage.put_jobs(ready, how, local_path, remote_path) as jobs:
-            await self._stage.each(jobs, parallel)
+        async with self._stage.put_work(ready, how, local_path, remote_path) as work:
+            await self._stage.do(work, parallel)
 
     async def get(
         self,
@@ -262,8 +262,8 @@ class Experiment(Lasting):
             FleetError: Some failed, of several at once.
         """
         how = How(user=user, timeout=timeout)
-        jobs = await self._stage.get_jobs(self._stage.ready(tags), how, remote_path, local_path)
-        return await self._stage.each(jobs, parallel)
+        work = await self._stage.get_work(self._stage.ready(tags), how, remote_path, local_path)
+        return await self._stage.do(work, parallel)
 
     async def run(
         self,
@@ -318,8 +318,8 @@ class Experiment(Lasting):
             cwd=cwd,
             on_output=on_output,
         )
-        jobs = self._stage.command_jobs(self._stage.ready(tags), how, cmd)
-        return RunResults(await self._stage.each(jobs, parallel, results=True))
+        work = self._stage.command_work(self._stage.ready(tags), how, cmd)
+        return RunResults(await self._stage.do(work, parallel, results=True))
 
     async def copy_and_run(
         self,
@@ -353,8 +353,8 @@ class Experiment(Lasting):
             on_output=on_output,
         )
         ready = self._stage.ready(tags)
-        async with self._stage.script_jobs(ready, how, local_script, args) as jobs:
-            return RunResults(await self._stage.each(jobs, parallel, results=True))
+        async with self._stage.script_work(ready, how, local_script, args) as work:
+            return RunResults(await self._stage.do(work, parallel, results=True))
 
 
 def _checked_count(what: str, value: object, most: int) -> None:

@@ -8,7 +8,6 @@ import time
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
 
 import anyio
@@ -28,9 +27,10 @@ from precip_async.events import JobEnded, JobStarted, Output
 from precip_async.how import How
 from precip_async.results import CommandResult
 from precip_async.ssh.command import Order
-from precip_async.ssh.detached import Found, Site, starting
+from precip_async.ssh.detached import Found, starting
 from precip_async.ssh.output import Budget, Collector, OutputFiles
-from precip_async.work import order_of, text_of
+from precip_async.ssh.visits import RemoteSite
+from precip_async.work import environments, text_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -69,9 +69,9 @@ def start_jobs(
     """
     run = secrets.token_hex(8)
     jobs: list[Callable[[], Awaitable[Job]]] = []
-    for place, instance in enumerate(instances):
+    for instance, env in zip(instances, environments(stage, instances, how), strict=True):
         command = text_of("cmd", cmd, instance)
-        _, order = order_of(stage, instance, how, command, place=place, count=len(instances))
+        order = replace(_site(stage, instance, how).order, env=env, cwd=how.cwd)
         about = {
             "run": run,
             "name": name,
@@ -181,9 +181,10 @@ def wait_jobs(
 async def _wait(stage: Stage, job: Job, how: How, budget: Budget) -> CommandResult:
     instance, base = job.instance, how.output_base_name
     if base is None:
-        files = OutputFiles(stage.output_stem(instance.id), always=False)
+        (stem,) = stage.output_stems([instance])
+        files = OutputFiles(stem, always=False)
     else:
-        files = OutputFiles(Path(f"{os.fspath(base)}.{instance.id}"), always=True)
+        files = OutputFiles(f"{os.fspath(base)}.{instance.id}", always=True)
 
     def heard(stream: Stream, text: str) -> None:
         stage.announce(
@@ -290,11 +291,11 @@ def _ended(stage: Stage, job: Job, ended: Ended) -> None:
         )
 
 
-def _site(stage: Stage, instance: Instance, how: How) -> Site:
+def _site(stage: Stage, instance: Instance, how: How) -> RemoteSite:
     target, sudo_user = stage.reach.target(instance, how.user)
     user = stage.reach.shown_user(instance, how.user)
     order = Order(command="", user=user, sudo_user=sudo_user)
-    return Site(pool=stage.remote.pool, target=target, order=order, limits=stage.settings.limits)
+    return RemoteSite(stage.remote, target, order)
 
 
 async def _persistently(work: Callable[[], Awaitable[Value]]) -> Value:

@@ -69,7 +69,7 @@ class Launcher:
         self.instances: list[Instance] = []
         self.plans: dict[Instance, Plan] = {}
         self.closed = False
-        self._cloud, self._books, self._reach = cloud, books, reach
+        self._cloud, self._books, self._remote, self._reach = cloud, books, remote, reach
         self._limits, self._announce, self._lifetime = limits, announce, lifetime
         self._ender = Ender(cloud, books, remote, reach, limits, announce)
         self.states = States(books, announce, cloud)
@@ -114,6 +114,7 @@ class Launcher:
             boot_max_tries=boot_max_tries,
             cloud_init=cloud_init and self._is_read(request),
         )
+        await self._remote.expect(request.count + sum(one.alive for one in self.instances))
         with self._launching():
             instances = self._adopt(plan, await self._launch(plan))
             try:

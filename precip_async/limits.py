@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from typing import Literal
 
 from precip_async.errors import InvalidArgument
 
 __all__ = ["Limits"]
 
+Workers = int | Literal["auto"]
+
+MOST_WORKERS = 64  # each is a process of 40 MiB
 KIB = 1024
 MIB = 1024 * KIB
 GIB = 1024 * MIB
@@ -46,6 +50,9 @@ class Limits:
             use where these are as expected: half the CPU, half the round trips.
         packed_tree: Bytes up to which a tree that goes to several instances is packed once, to a
             temporary file; a larger one is packed for each.
+        ssh_workers: Processes that share an experiment's SSH connections, each with a core to
+            itself; 0: none, it is all done in this one; ``"auto"``: as many as the instances and
+            the cores are worth, see `precip_async.ssh.workers.auto`.
     """
 
     max_connects: int = 64
@@ -69,10 +76,14 @@ class Limits:
     small_file: int = 1 * MIB
     ssh_fast: bool = True
     packed_tree: int = 256 * MIB
+    ssh_workers: Workers = 0
 
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
+            if field.type == "Workers":
+                _check_workers(field.name, value)
+                continue
             if field.type == "bool":
                 if not isinstance(value, bool):
                     raise InvalidArgument(
@@ -83,3 +94,12 @@ class Limits:
             if isinstance(value, bool) or not isinstance(value, wanted) or not value > 0:
                 kind = "a whole number" if wanted is int else "a number of seconds"
                 raise InvalidArgument(f"limits.{field.name} must be {kind} above 0, not {value!r}")
+
+
+def _check_workers(name: str, value: object) -> None:
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    if value != "auto" and not (whole and 0 <= value <= MOST_WORKERS):  # type: ignore[operator] # a whole number
+        raise InvalidArgument(
+            f'limits.{name} must be a whole number from 0 to {MOST_WORKERS}, or "auto", '
+            f"not {value!r}"
+        )

@@ -8,20 +8,35 @@ commands run looks for cloud-init's own word as well, in the same round trip.
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from precip_async.clouds.base import CLOUD_INIT_STATE
-from precip_async.errors import AuthenticationFailed, RemoteError, shortened
+from precip_async.errors import (
+    AuthenticationFailed,
+    ConnectError,
+    ConnectTimeout,
+    HostKeyMismatch,
+    RemoteError,
+    shortened,
+)
 from precip_async.shell import script
+from precip_async.ssh.batch import Column, Watch
 from precip_async.ssh.command import Order
+from precip_async.ssh.commands import Asks
+from precip_async.ssh.remote import one
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from precip_async.fleet import Instance
     from precip_async.limits import Limits
+    from precip_async.ssh.answer import Answer
     from precip_async.ssh.remote import Remote
     from precip_async.ssh.transport import Target
 
-__all__ = ["Findings", "probe"]
+__all__ = ["Findings", "Tried", "explained", "probe"]
 
 BUSY: Final = 75  # the exit code of `_LOOK` when cloud-init is still at it: sysexits' "try again"
 SHOWN: Final = 200  # characters of an error that are shown
@@ -39,6 +54,9 @@ _LOOK: Final = (
 )
 
 
+_OTHER_USER = re.compile(r"login as the user\s+\"?([a-z_][\w.-]*)\"?")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Findings:
     """What was found on an instance on which commands run.
@@ -52,6 +70,21 @@ class Findings:
     busy: bool = False
     stage: str = ""
     error: str = ""
+
+
+class Tried(Watch):
+    """Tells of each of some instances whether it was reached: the error, or ``None``."""
+
+    def __init__(
+        self,
+        instances: Sequence[Instance],
+        tell: Callable[[Instance, RemoteError | None], object],
+    ) -> None:
+        self._instances, self._tell = instances, tell
+
+    def ended(self, place: int, outcome: Any) -> None:
+        """See `Watch.ended`."""
+        self._tell(self._instances[place], outcome)
 
 
 async def probe(remote: Remote, target: Target, limits: Limits, *, cloud_init: bool) -> Findings:
@@ -69,7 +102,8 @@ async def probe(remote: Remote, target: Target, limits: Limits, *, cloud_init: b
     timeout = limits.probe_timeout
     command = script(_LOOK) if cloud_init else "true"
     order = Order(command=command, user=target.user or "", timeout=timeout)
-    answer = await remote.ask(target, order, limits)
+    asks = Asks(targets=Column([target]), order=Column([order]), limits=limits)
+    answer: Answer = await one(remote, asks)
     problem = ""
     if answer.exit_code is None and not answer.begun and answer.noise:
         # Stock images say why root may not log in, and keep the line for a while after that.
@@ -87,6 +121,33 @@ async def probe(remote: Remote, target: Target, limits: Limits, *, cloud_init: b
     if problem:
         raise RemoteError(instance_id=target.instance_id, host=target.host, problem=problem)
     return Findings(error=_first_error(answer.said))
+
+
+def explained(error: RemoteError, mending: str) -> tuple[str, str]:
+    """What an error while probing means for the boot, and what to do about it."""
+    match error:
+        case AuthenticationFailed() if other := _OTHER_USER.search(error.problem):
+            user = other.group(1)
+            return (
+                f"root login is disabled, this image wants user {user}",
+                f'give login_user="{user}"; other users are then reached by sudo',
+            )
+        case AuthenticationFailed():
+            return (
+                f"key refused: {error.problem}",
+                "the key may not be installed yet, or belongs to another user: see login_user=",
+            )
+        case HostKeyMismatch():
+            return f"host key refused: {error.problem}", mending
+        case ConnectTimeout():
+            return (
+                f"port filtered, or silent: {error.problem}",
+                "see the security group, ssh_cidr= and bastion=",
+            )
+        case ConnectError():
+            return f"refused: {error.problem}", "the SSH server may not be up yet"
+        case _:
+            return error.problem, "see its console"
 
 
 def _stage(said: bytes) -> str:

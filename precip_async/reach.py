@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+from functools import partial
 from typing import TYPE_CHECKING, TypedDict
 
 import anyio.to_thread
@@ -15,7 +16,7 @@ from precip_async.settings import checked_user
 from precip_async.ssh.pool import Pool
 from precip_async.ssh.remote import PooledRemote
 from precip_async.ssh.room import Room
-from precip_async.ssh.transport import Target
+from precip_async.ssh.transport import Login, Target
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -25,8 +26,9 @@ if TYPE_CHECKING:
     from precip_async.fleet import Instance
     from precip_async.home.directory import Home
     from precip_async.home.hostkeys import KnownHosts
+    from precip_async.limits import Limits
     from precip_async.settings import AnyPath, Settings
-    from precip_async.ssh.transport import Connector
+    from precip_async.ssh.remote import Remote
 
 __all__ = ["SSH_PORT", "Reach", "Way"]
 
@@ -48,13 +50,15 @@ class Reach:
         self._settings, self._traits = settings, traits
         self._usual_user = settings.login_user or traits.login_user or _current_user()
         self._machines: dict[str, Machine] = {}  # by id: what the cloud said of each at last
+        self._ways: dict[str, dict[str | None, tuple[Target, str | None]]] = {}  # by id and user
         self._pins: HostKeys | None = None
         self._known: dict[str, tuple[str, ...]] = {}
         self._given: KnownHosts | None = None
+        self._looked_up: dict[tuple[str, int], tuple[str, ...]] = {}  # in what was given
         self._new: dict[str, str] = {}
         self._file: AnyPath = ""
 
-    async def open(self, home: Home) -> tuple[str, PooledRemote]:
+    async def open(self, home: Home) -> tuple[str, Remote]:
         """Read the keys; return our public key, and who works on instances.
 
         Raises:
@@ -63,22 +67,21 @@ class Reach:
         """
         self._pins = HostKeys(home)
         self._file = self._settings.known_hosts or home.path / "host_keys"
-        public_key, connector = await anyio.to_thread.run_sync(self._prepare, home)
-        limits = self._settings.limits
-        bastion = self._settings.bastion is not None
-        pool = Pool(connector, limits, bastion=bastion, room=Room.here())
-        return public_key, PooledRemote(pool, limits)
-
-    def _prepare(self, home: Home) -> tuple[str, Connector]:
         # in a thread: importing asyncssh and parsing keys take some tenths of a second
-        from precip_async.ssh.openssh import AsyncsshConnector, Login, load_key
+        return await anyio.to_thread.run_sync(self._prepare, home, Room.here())
 
+    def _prepare(self, home: Home, room: Room) -> tuple[str, Remote]:
         settings = self._settings
         if given := settings.path("known_hosts"):
             self._given = read_known_hosts(given)
         own = rsa_key(home) if self._traits.key_type == "rsa" else ed25519_key(home)
         key = settings.path("ssh_key")
-        public = load_key(key, settings.key_passphrase) if key else None
+        line = own.public_line
+        if key:
+            from precip_async.ssh.openssh import load_key
+
+            public = load_key(key, settings.key_passphrase)
+            line = public.export_public_key("openssh").decode().strip()
         bastion = self._bastion()
         if bastion is not None and self._given is None:
             self._recall([bastion.alias])
@@ -90,8 +93,25 @@ class Reach:
             bastion=bastion,
             bastion_keys=_paths(settings.path("bastion_key")),
         )
-        line = public.export_public_key("openssh").decode().strip() if public else own.public_line
-        return line, AsyncsshConnector(login, self, settings.limits)
+        return line, self._remote(login, settings.limits, room)
+
+    def _remote(self, login: Login, limits: Limits, room: Room) -> Remote:
+        workers = limits.ssh_workers
+        if workers:
+            from precip_async.ssh.workers.auto import AutoRemote
+            from precip_async.ssh.workers.remote import ShardedRemote
+
+            over = partial(ShardedRemote, login, self, limits)
+            if workers != "auto":
+                return over(workers)
+        from precip_async.ssh.openssh import AsyncsshConnector
+
+        connector = AsyncsshConnector(login, self, limits)
+        pool = Pool(connector, limits, bastion=login.bastion is not None, room=room)
+        here = PooledRemote(pool, limits)
+        if not workers or login.bastion:  # what passes through one connection is one's
+            return here
+        return AutoRemote(here, over)
 
     def _bastion(self) -> Target | None:
         if self._settings.bastion is None:
@@ -129,6 +149,12 @@ class Reach:
         Raises:
             InvalidArgument: `user` can't be the name of a user.
         """
+        ways = self._ways.setdefault(instance.id, {})
+        if (way := ways.get(user)) is None:
+            way = ways[user] = self._way(instance, user)
+        return way
+
+    def _way(self, instance: Instance, user: str | None) -> tuple[Target, str | None]:
         if user is not None:
             checked_user("user", user)
         login = self._login_user(instance)
@@ -174,12 +200,20 @@ class Reach:
 
     # -- Trust -------------------------------------------------------------------------------
 
+    @property
+    def learns(self) -> bool:
+        """See `Trust.learns`: unless the user gave a file of keys."""
+        return self._given is None
+
     def known(self, target: Target) -> tuple[str, ...]:
         """See `Trust.known`: what the cloud said, else what the user's file says, else our pin."""
         if keys := self._known.get(target.alias):
             return keys
-        if self._given is not None:
-            return self._given(target.host, target.port or SSH_PORT)
+        if self._given is not None:  # hashed names take a while to look up
+            at = target.host, target.port or SSH_PORT
+            if (keys := self._looked_up.get(at)) is None:
+                keys = self._looked_up[at] = self._given(*at)
+            return keys
         return ()
 
     def learned(self, target: Target, key: str) -> bool:
@@ -193,6 +227,7 @@ class Reach:
     def told(self, instance: Instance, machine: Machine) -> None:
         """Take what the cloud says of how `instance` is reached."""
         self._machines[instance.id] = machine
+        self._ways.pop(instance.id, None)
         instance.ssh_port = machine.ssh_port or self._settings.ssh_port
         if machine.host_keys:
             instance.host_keys = machine.host_keys
@@ -270,6 +305,7 @@ class Reach:
         """Forget the host keys of instances that have ended."""
         for one in ids:
             self._machines.pop(one, None)
+            self._ways.pop(one, None)
         if self._traits.pins_hosts:
             return
         known = [one for one in ids if self._known.pop(one, None)]

@@ -19,9 +19,10 @@ from precip_async.errors import (
     HostKeyMismatch,
     InvalidArgument,
     NameInUse,
+    RemoteError,
 )
 from precip_async.events import Announcer, Closed, Opened, Warned
-from precip_async.fanout import fan_out
+from precip_async.fanout import Jobs, fan_out
 from precip_async.fleet import checked_tags, select
 from precip_async.home.directory import Home
 from precip_async.home.journal import Journal
@@ -43,15 +44,16 @@ from precip_async.reach import Reach
 from precip_async.reaping import reap
 from precip_async.settings import checked_parallel
 from precip_async.steps import reached
-from precip_async.work import command_jobs, get_jobs, put_jobs, script_jobs
+from precip_async.work import command_work, get_work, put_work, script_work
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Sequence
     from pathlib import Path
 
+    from precip_async.fanout import Work
     from precip_async.fleet import Instance, Tags
     from precip_async.settings import Parallel, Settings
-    from precip_async.ssh.remote import PooledRemote
+    from precip_async.ssh.remote import Remote
 
 __all__ = ["Stage"]
 
@@ -61,14 +63,14 @@ Value = TypeVar("Value")
 class Stage:
     """Made by `open`; its parts are what the verbs work with."""
 
-    command_jobs, script_jobs = command_jobs, script_jobs  # what the verbs do: see `work`
-    put_jobs, get_jobs = put_jobs, get_jobs
+    command_work, script_work = command_work, script_work  # what the verbs do: see `work`
+    put_work, get_work = put_work, get_work
     arm, extend = arm, extend  # see `lifetime`
     start_jobs, list_jobs, read_job = start_jobs, list_jobs, read_job  # see `jobs`
     wait_jobs, end_jobs, end_left, remove_jobs = wait_jobs, end_jobs, end_left, remove_jobs
 
     cloud: Cloud
-    remote: PooledRemote
+    remote: Remote
     reach: Reach
     launcher: Launcher
     boot: Boot
@@ -197,11 +199,11 @@ class Stage:
         """Announce something that is no error and should be known."""
         self.announce(Warned(experiment=self.name, text=text))
 
-    def output_stem(self, instance_id: str) -> str:
-        """Where the next output goes that does not fit into memory."""
+    def output_stems(self, instances: Iterable[Instance]) -> list[str]:
+        """Where output of the next command goes that does not fit into memory, by instance."""
         self._sequence += 1
-        safe = instance_id.replace("/", "_").replace(":", "_")
-        return f"{self.output}/{self._sequence:06d}.{safe}"  # no path: most is never needed
+        beginning = f"{self.output}/{self._sequence:06d}."
+        return [beginning + one.id.replace("/", "_").replace(":", "_") for one in instances]
 
     # -- what the verbs share ----------------------------------------------------------------
 
@@ -233,14 +235,10 @@ class Stage:
             )
         return chosen
 
-    async def each(
-        self,
-        jobs: Sequence[Callable[[], Awaitable[Value]]],
-        parallel: Parallel | None,
-        *,
-        results: bool = False,
+    async def do(
+        self, work: Work[Value], parallel: Parallel | None, *, results: bool = False
     ) -> list[Value]:
-        """Do the jobs, one after the other or many at once, as `parallel` says.
+        """Do it on one instance after the other or on many at once, as `parallel` says.
 
         Raises:
             InvalidArgument: So many at once don't fit into this process; nothing was done.
@@ -248,16 +246,27 @@ class Stage:
         given = self.settings.parallel if parallel is None else parallel
         checked_parallel(given)
         width = self.settings.limits.max_hosts if given is True else int(given)
+        if not work.takes_files:  # connections alone make room for each other
+            return await fan_out(work, width=width, results=results)
+        async with self.remote.working(min(width or 1, work.count)):
+            return await fan_out(work, width=width, results=results)
 
-        async def do(job: Callable[[], Awaitable[Value]]) -> Value:
-            try:
-                return await job()
-            except HostKeyMismatch as error:
-                error.add_note(self.reach.mending)
-                raise
+    async def each(
+        self,
+        jobs: Sequence[Callable[[], Awaitable[Value]]],
+        parallel: Parallel | None,
+        *,
+        results: bool = False,
+        takes_files: bool = False,
+    ) -> list[Value]:
+        """Do the jobs; see `do`, and `Work` for `takes_files`."""
+        work = Jobs(jobs, self.told, takes_files=takes_files)
+        return await self.do(work, parallel, results=results)
 
-        async with self.remote.working(min(width or 1, len(jobs))):
-            return await fan_out(jobs, do, width=width, results=results)
+    def told(self, error: RemoteError) -> None:
+        """Say what to do about an error."""
+        if isinstance(error, HostKeyMismatch):
+            error.add_note(self.reach.mending)
 
     async def aclose(self) -> None:
         """End the instances unless they are to be kept, and let go of everything.

@@ -17,6 +17,7 @@ import pytest
 from blockbuster import blockbuster_ctx
 from hypothesis import settings
 
+from precip_async.limits import Limits
 from tests import processes
 from tests.polling import until
 from tests.servers import sudo_rights, temporary_user
@@ -33,6 +34,12 @@ MARK = "PRECIP_TEST_MARK"  # in the environment of every process that a test sta
 
 # sshd, ip and useradd live where an ordinary user's PATH may not look.
 os.environ["PATH"] = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/sbin"])
+
+# Over worker processes: experiments whose tests say nothing about it have two of them.
+if os.environ.get("PRECIP_TEST_SSH") == "workers":
+    defaults = Limits.__init__.__kwdefaults__
+    assert defaults is not None
+    defaults["ssh_workers"] = 2
 
 # A machine that is busy with other tests is no reason for an example to fail.
 settings.register_profile("house", deadline=None)

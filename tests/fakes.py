@@ -29,11 +29,13 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
     from pathlib import Path
 
+    import pytest
+
     from precip_async.fleet import Instance
     from precip_async.home.journal import Row
     from precip_async.ssh.transport import Channel, Receiver, Target
 
-__all__ = ["QUICK", "Bench", "FakeCloud", "FakeConnector", "bench", "refused"]
+__all__ = ["QUICK", "Bench", "FakeCloud", "FakeConnector", "bench", "faked_ssh", "refused"]
 
 QUICK = Limits(
     poll_interval=0.02,
@@ -187,6 +189,18 @@ class FakeConnector:
         """See `Connector.aclose`."""
 
 
+def faked_ssh(monkeypatch: pytest.MonkeyPatch) -> FakeConnector:
+    """Have experiments of this test use SSH in memory; workers, who know none, are refused."""
+    connector = FakeConnector()
+
+    def refuse() -> None:
+        raise AssertionError("SSH is faked here, and a worker process would open real connections")
+
+    monkeypatch.setattr("precip_async.ssh.openssh.AsyncsshConnector", lambda *_: connector)
+    monkeypatch.setattr("precip_async.ssh.workers.shard.WorkerProcess", refuse)
+    return connector
+
+
 class _Connection:
     def __init__(self, connector: FakeConnector) -> None:
         self._connector = connector
@@ -290,6 +304,7 @@ async def bench(
     path: Path, *, limits: Limits = QUICK, settings: Settings | None = None, **traits: Any
 ) -> AsyncIterator[Bench]:
     """A bench whose home is at `path`."""
+    assert not limits.ssh_workers, "a bench is all in memory"
     home = await anyio.to_thread.run_sync(Home.open, path)
     journal = await anyio.to_thread.run_sync(Journal.open, home)
     cloud, connector = FakeCloud(**traits), FakeConnector()

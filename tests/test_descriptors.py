@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from precip_async.ssh.room import FILES
 from tests.scripts import run_script
 from tests.servers import OpenSSHServer
 
@@ -22,14 +23,15 @@ BESIDE = 3  # hosts at once, each with its two files of output
 # Works on a fleet with as many descriptors as it is told; says what came of it.
 FLEET = """
     import asyncio, json, resource, sys
-    from precip_async import ExperimentException, HostsExperiment
+    from precip_async import ExperimentException, HostsExperiment, Limits
 
     given = json.loads(sys.argv[1])
     resource.setrlimit(resource.RLIMIT_NOFILE, (given["limit"], given["limit"]))
 
     async def main():
         keys = {"ssh_key": given["key"], "home": given["home"]}
-        async with HostsExperiment(given["hosts"], **keys) as exp:
+        limits = Limits(ssh_workers=given["workers"])
+        async with HostsExperiment(given["hosts"], limits=limits, **keys) as exp:
             await exp.provision(count=len(given["hosts"]))
             await exp.wait()
             base = f"{given['home']}/said"
@@ -43,6 +45,9 @@ FLEET = """
 """
 
 
+over = pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
+
+
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OpenSSHServer]:
     """One server that plays many hosts."""
@@ -51,9 +56,10 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OpenSSHServer]:
         yield running
 
 
-def work(server: OpenSSHServer, home: Path, limit: int, width: int) -> Any:
-    """What a fleet says that is worked on by a process with `limit` descriptors."""
+def work(server: OpenSSHServer, home: Path, limit: int, width: int, workers: int) -> Any:
+    """What a fleet says that is worked on by a process with `limit` descriptors, or by workers."""
     given = {
+        "workers": workers,
         "limit": limit,
         "width": width,
         "cmd": "echo $PRECIP_INDEX",
@@ -66,25 +72,31 @@ def work(server: OpenSSHServer, home: Path, limit: int, width: int) -> Any:
     return json.loads(lines[-1])
 
 
+@over
 @pytest.mark.sshd
-def test_a_fleet_larger_than_the_limit_is_worked_on(server: OpenSSHServer, tmp_path: Path) -> None:
+def test_a_fleet_larger_than_the_limit_is_worked_on(
+    server: OpenSSHServer, tmp_path: Path, workers: int
+) -> None:
     """Connections that rest give way, every host answers, and every file is written."""
-    assert work(server, tmp_path, FEW, BESIDE) == [0] * HOSTS
+    assert work(server, tmp_path, FEW, BESIDE, workers) == [0] * HOSTS
     said = sorted(path.read_text() for path in tmp_path.glob("said.*.stdout"))
     assert said == sorted(f"{number}\n" for number in range(HOSTS))
 
 
+@over
 @pytest.mark.sshd
 def test_what_can_not_fit_is_refused_with_the_number_it_needs(
-    server: OpenSSHServer, tmp_path: Path
+    server: OpenSSHServer, tmp_path: Path, workers: int
 ) -> None:
     """Nothing runs, and a process that may have as many as the error names does it."""
-    refused = work(server, tmp_path, FEW, HOSTS)
+    refused = work(server, tmp_path, FEW, HOSTS, workers)
 
-    assert refused.startswith(f"InvalidArgument: {HOSTS} host(s) at once take more file desc")
+    each = HOSTS // (workers or 1)
+    assert refused.startswith(f"InvalidArgument: {each} host(s) at once take more file descriptors")
     assert not list(tmp_path.glob("said*"))
     needed = int(re.findall(r"needs (\d+)", refused)[0])
-    assert work(server, tmp_path, needed, HOSTS) == [0] * HOSTS
+    needed += workers * FILES  # what workers have open beside it is not the same each time
+    assert work(server, tmp_path, needed, HOSTS, workers) == [0] * HOSTS
 
 
 def test_the_soft_limit_is_raised_when_an_experiment_opens(tmp_path: Path) -> None:

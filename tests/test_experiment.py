@@ -21,7 +21,7 @@ from precip_async import (
     RunResults,
 )
 from precip_async.events import Warned
-from tests.fakes import QUICK, FakeCloud, FakeConnector, refused
+from tests.fakes import QUICK, FakeCloud, FakeConnector, faked_ssh, refused
 from tests.polling import eventually
 
 if TYPE_CHECKING:
@@ -42,9 +42,18 @@ def cloud() -> FakeCloud:
 @pytest.fixture
 def ssh(monkeypatch: pytest.MonkeyPatch) -> FakeConnector:
     """SSH in memory, for every experiment of the test."""
-    connector = FakeConnector()
-    monkeypatch.setattr("precip_async.ssh.openssh.AsyncsshConnector", lambda *_: connector)
-    return connector
+    return faked_ssh(monkeypatch)
+
+
+@pytest.mark.usefixtures("ssh")
+async def test_faked_ssh_and_real_workers_do_not_mix(cloud: FakeCloud, tmp_path: Path) -> None:
+    """These tests' machines have addresses that a worker process would really connect to."""
+    limits = replace(QUICK, ssh_workers=2)
+    async with Experiment(cloud, home=tmp_path, limits=limits) as made:
+        with pytest.raises(AssertionError, match="SSH is faked here"):
+            await made.provision()
+
+    assert cloud.machines == {}
 
 
 @pytest.fixture

@@ -4,19 +4,28 @@ from __future__ import annotations
 
 import asyncio
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import anyio.lowlevel
 import pytest
 
+from precip_async import fanout
 from precip_async.errors import CommandFailed, ConnectionLost, FleetError, RemoteError
-from precip_async.fanout import fan_out, in_child_task, task_group
+from precip_async.fanout import Jobs, in_child_task, task_group
 from precip_async.results import CommandResult
 from tests.polling import eventually
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
+
+
+async def fan_out(
+    items: Sequence[int], call: Callable[[int], Awaitable[Any]], **how: Any
+) -> list[Any]:
+    """Call something for each item."""
+    return await fanout.fan_out(Jobs([partial(call, item) for item in items]), **how)
 
 
 def result(number: int, exit_code: int = 0) -> CommandResult:

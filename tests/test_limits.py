@@ -35,6 +35,7 @@ DEFAULTS = {
     "output_limit": 16 * 2**20,
     "output_total": 2**30,
     "ssh_fast": True,
+    "ssh_workers": 0,
 }
 
 
@@ -45,8 +46,8 @@ def test_a_default_is_as_designed(name: str) -> None:
 
 
 def test_every_limit_is_whole_in_seconds_or_a_switch() -> None:
-    """No limit escapes validation by a type that nobody checks."""
-    assert set(WHOLE) | set(SECONDS) | set(SWITCHES) == set(FIELDS)
+    """No limit escapes validation by a type that nobody checks; workers have one of their own."""
+    assert set(WHOLE) | set(SECONDS) | set(SWITCHES) | {"ssh_workers"} == set(FIELDS)
 
 
 @pytest.mark.parametrize("name", [*WHOLE, *SECONDS])
@@ -79,6 +80,15 @@ def test_a_switch_is_on_or_off(name: str, value: Any) -> None:
     assert not getattr(Limits(**{name: False}), name)
 
 
+@pytest.mark.parametrize("value", [-1, 65, True, 2.0, None, "2", "all"], ids=repr)
+def test_workers_are_few_none_or_auto(value: Any) -> None:
+    """What is no number of processes is refused, and the message says what is one."""
+    with pytest.raises(InvalidArgument, match='from 0 to 64, or "auto", not') as refused:
+        Limits(ssh_workers=value)
+
+    assert repr(value) in str(refused.value)
+
+
 @given(st.data())
 def test_any_positive_number_is_taken(data: st.DataObject) -> None:
     """Every positive whole number does for a count, every positive number for seconds."""
@@ -86,6 +96,7 @@ def test_any_positive_number_is_taken(data: st.DataObject) -> None:
     seconds = st.floats(min_value=0, exclude_min=True, allow_nan=False) | st.integers(min_value=1)
     given_ |= {name: data.draw(seconds) for name in SECONDS}
     given_ |= {name: data.draw(st.booleans()) for name in SWITCHES}
+    given_ |= {"ssh_workers": data.draw(st.integers(0, 64) | st.just("auto"))}
 
     assert dataclasses.asdict(Limits(**given_)) == given_
 

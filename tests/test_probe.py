@@ -15,7 +15,7 @@ from precip_async import Experiment, InvalidArgument
 from precip_async.clouds.base import CLOUD_INIT_STATE
 from precip_async.errors import BootTimeout
 from precip_async.events import InstanceReady, Warned
-from tests.fakes import QUICK, Bench, FakeCloud, FakeConnector, bench
+from tests.fakes import QUICK, Bench, FakeCloud, bench, faked_ssh
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -74,8 +74,7 @@ async def test_the_waiver_is_among_the_options_and_not_for_the_cloud(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A launch's own options overrule the experiment's, and the cloud sees neither of them."""
-    cloud, ssh = FakeCloud(), FakeConnector()
-    monkeypatch.setattr("precip_async.ssh.openssh.AsyncsshConnector", lambda *_: ssh)
+    cloud, ssh = FakeCloud(), faked_ssh(monkeypatch)
     waived: dict[str, Any] = {"WaitForCloudInit": False, "EbsOptimized": True}
     async with Experiment(cloud, home=tmp_path, limits=QUICK, options=waived) as exp:
         await exp.provision(user_data=CONFIG)

@@ -19,7 +19,10 @@ from precip_async.reach import Reach
 from precip_async.reaping.leftover import Leftover
 from precip_async.shell import MARK, ending_line, script
 from precip_async.ssh.answer import MOST
+from precip_async.ssh.batch import Column
 from precip_async.ssh.command import Order
+from precip_async.ssh.commands import Asks
+from precip_async.ssh.remote import one
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -29,6 +32,7 @@ if TYPE_CHECKING:
     from precip_async.reaping.holders import Holders
     from precip_async.reaping.leftover import Selection
     from precip_async.settings import Settings
+    from precip_async.ssh.answer import Answer
     from precip_async.ssh.remote import Remote
     from precip_async.ssh.transport import Target
 
@@ -205,7 +209,8 @@ class _OnHosts:
     async def _said(self, target: Target, command: str, *, what: str) -> str:
         """What a command of ours says on a host; that some could not be ended is no error."""
         order = Order(command=command, user=target.user or "", timeout=LOOK)
-        answer = await self._remote.ask(target, order, self._limits)
+        asks = Asks(targets=Column([target]), order=Column([order]), limits=self._limits)
+        answer: Answer = await one(self._remote, asks)
         problem = ""
         if answer.exit_code is None:
             problem = f"{what} took longer than {LOOK:g} s"

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from precip_async.ssh.slot import Lease
     from precip_async.ssh.transport import Target
 
-__all__ = ["Conversation", "Feed", "Order", "converse", "end_run", "send"]
+__all__ = ["Conversation", "Feed", "Order", "converse", "end_run", "endings", "send"]
 
 logger = logging.getLogger(__name__)
 
@@ -246,8 +246,7 @@ class _Run:
         """Have the next connection end what may be left."""
         order, group = self._order, self._talk.group or 0
         if not order.lasting:
-            lines = [_ending(order, group, self._limits, user) for user in _enders(order)]
-            self._lease.slot.debts.append(tuple(lines))
+            self._lease.slot.debts.append(endings(order, self._limits, group))
 
 
 async def end_run(pool: Pool, target: Target, order: Order, group: int, limits: Limits) -> str:
@@ -260,8 +259,8 @@ async def end_run(pool: Pool, target: Target, order: Order, group: int, limits: 
         ConnectionLost: Nobody knows what was.
     """
     left = ""
-    for user in _enders(order):
-        end = await _say(pool, target, _ending(order, group, limits, user))
+    for user, line in zip(_enders(order), endings(order, limits, group), strict=True):
+        end = await _say(pool, target, line)
         if end.exit_code == 0:
             return ""
         if end.exit_code == NOT_ALL_ENDED or user != "root":  # else sudo is not for us
@@ -289,12 +288,22 @@ async def _say(pool: Pool, target: Target, line: str) -> Words:
     return words
 
 
+def endings(order: Order, limits: Limits, group: int = 0) -> tuple[str, ...]:
+    """What ends `order` wherever it was started: lines, each to be run where the one before fails.
+
+    Args:
+        order: What.
+        limits: The graces.
+        group: Its process group; 0: not known.
+    """
+    return tuple(
+        ending_line(order.mark, group, limits.kill_grace, sudo_user=user) for user in _enders(order)
+    )
+
+
 def _enders(order: Order) -> tuple[str | None, ...]:
+    """Who may end it: the command's own user and, where that does not do, root."""
     return (order.sudo_user,) if order.user == "root" else (order.sudo_user, "root")
-
-
-def _ending(order: Order, group: int, limits: Limits, sudo_user: str | None) -> str:
-    return ending_line(order.mark, group, limits.kill_grace, sudo_user=sudo_user)
 
 
 async def _fed(feed: Feed, talk: Conversation) -> None:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from precip_async.ssh.pool import Pool
     from precip_async.ssh.transport import Target
 
-__all__ = ["get"]
+__all__ = ["get", "sweep"]
 
 LONGEST_HEAD = 256  # bytes of the first line; what is longer is none
 GATHERED = 128 * 1024  # bytes written at once: a hop to a thread costs as much as 64 KiB
@@ -84,7 +84,7 @@ async def get(
     If cancelled, nothing of it is left here.
     """
     with local_trouble(target, Path(local)):
-        place, staging = await anyio.to_thread.run_sync(_place, local, remote, suffix)
+        place, staging = await anyio.to_thread.run_sync(_place, local, remote, suffix, order.mark)
         talk, there = _Getter(order.mark, staging), True
         try:
             text = replace(order, command=script(_GET, remote))
@@ -107,7 +107,7 @@ async def get(
     return place, talk.size
 
 
-def _place(local: str, remote: str, suffix: str) -> tuple[Path, Path]:
+def _place(local: str, remote: str, suffix: str, mark: str) -> tuple[Path, Path]:
     """Where a copy of `remote` goes that is to go to `local`, and a new directory beside it."""
     place = Path(local)
     base = remote.rstrip("/").rpartition("/")[2] or "root"
@@ -124,7 +124,19 @@ def _place(local: str, remote: str, suffix: str) -> tuple[Path, Path]:
         raise tree.TreeError(f"there is no directory {place.parent}")
     if place.exists() and not (place.is_file() or place.is_dir()):
         raise tree.TreeError(f"{place} is neither a file nor a directory")
-    return place, Path(tempfile.mkdtemp(prefix=".precip.", dir=place.parent))
+    return place, Path(tempfile.mkdtemp(prefix=_prefix(mark), dir=place.parent))
+
+
+def sweep(local: str, mark: str) -> None:
+    """Remove what a `get` to `local` has left whose process was killed. Blocks."""
+    place = Path(local)
+    for folder in {place, place.parent, place.resolve().parent}:
+        for staging in folder.glob(f"{_prefix(mark)}*"):
+            _remove(staging)
+
+
+def _prefix(mark: str) -> str:
+    return f".precip.{mark}."
 
 
 def _remove(staging: Path) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import contextlib
 import os
-from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, cast
 
@@ -20,6 +19,7 @@ from precip_async.errors import InvalidArgument
 from precip_async.ssh.openssh_errors import Seen, translate
 from precip_async.ssh.openssh_session import AsyncsshTransport, open_session
 from precip_async.ssh.slot import Slot
+from precip_async.ssh.transport import Login, Target
 
 try:
     from precip_async.ssh import openssh_fast
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from precip_async.limits import Limits
-    from precip_async.ssh.transport import Target, Trust
+    from precip_async.ssh.transport import Trust
 
 __all__ = ["AsyncsshConnector", "Login", "load_key"]
 
@@ -42,28 +42,6 @@ GROUP_OR_OTHERS = 0o077
 # that a hardened or an old server still finds something.
 _FIRST_KEX = ("curve25519-sha256", "curve25519-sha256@libssh.org")
 _FIRST_CIPHERS = ("aes128-gcm@openssh.com", "aes256-gcm@openssh.com")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Login:
-    """How we log in.
-
-    Attributes:
-        keys: Private keys: paths, or the key itself in OpenSSH's format. Empty: what `config`
-            names, or with an `agent` what ssh itself would take.
-        passphrase: What the keys given as paths, and those that `config` names, are encrypted with.
-        agent: Whether ``SSH_AUTH_SOCK`` is asked for keys too.
-        config: An OpenSSH client configuration to read host settings from.
-        bastion: The jump host that every connection passes through.
-        bastion_keys: The keys for it; empty: `keys`.
-    """
-
-    keys: tuple[Path | bytes, ...] = ()
-    passphrase: str | None = field(default=None, repr=False)
-    agent: bool = False
-    config: Path | None = None
-    bastion: Target | None = None
-    bastion_keys: tuple[Path | bytes, ...] = ()
 
 
 @lru_cache(maxsize=64)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from codecs import getincrementaldecoder
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -30,10 +30,15 @@ if TYPE_CHECKING:
 __all__ = ["Budget", "Collector", "Listener", "OutputFiles", "run_command"]
 
 Listener = Callable[["Stream", str], object]
+Room = Callable[[], Awaitable[object]]
 
 
 class Budget:
-    """Bytes of output that one fan-out may still keep in memory."""
+    """Bytes of output that one fan-out may still keep in memory.
+
+    Attributes:
+        left: How many they are.
+    """
 
     __slots__ = ("left",)
 
@@ -96,9 +101,11 @@ class Collector(Conversation):
         budget: Budget,
         files: OutputFiles,
         listener: Listener | None,
+        room: Room | None = None,
     ) -> None:
         super().__init__(mark)
-        self._budget, self._files, self._listener = budget, files, listener
+        self._budget, self._files = budget, files
+        self._listener, self._listeners_room = listener, room
         limit = 0 if files.always else limits.output_limit
         self.streams: dict[Stream, _Kept] = {"stdout": _Kept(limit), "stderr": _Kept(limit)}
         if files.always:
@@ -133,6 +140,8 @@ class Collector(Conversation):
                 kept.decoder = kept.decoder or getincrementaldecoder("utf-8")("replace")
                 if text := kept.decoder.decode(shown):
                     self._listener(stream, text)
+                    if self._listeners_room is not None:
+                        await self._listeners_room()
         self.caught_up(
             sum(len(data) for kept in self.streams.values() for data in kept.backlog or ())
         )
@@ -175,6 +184,7 @@ async def run_command(
     files: OutputFiles,
     stdin: bytes | None = None,
     listener: Listener | None = None,
+    room: Room | None = None,
 ) -> CommandResult:
     """Run `order` on `target` and return what came of it, whatever its exit code.
 
@@ -188,6 +198,7 @@ async def run_command(
         files: Where output goes that is not kept in memory.
         stdin: The command's input; ``None``: none.
         listener: Is given text as it arrives, on the event loop; what it raises ends the command.
+        room: Waits until the listener takes more; ``None``: it always does.
 
     Raises:
         CommandTimeout: Its time was up; it was ended.
@@ -196,7 +207,7 @@ async def run_command(
 
     If cancelled, the command is ended.
     """
-    talk = Collector(order.mark, limits, budget, files, listener)
+    talk = Collector(order.mark, limits, budget, files, listener, room)
     feed = None if stdin is None else partial(_send_all, stdin)
 
     started_at, began = datetime.now(UTC), time.monotonic()

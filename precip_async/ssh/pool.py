@@ -99,6 +99,15 @@ class Pool:
         """
         return _Leasing(self._slot(target), spare, timeout, self._limits)
 
+    def owe(self, target: Target, debt: tuple[str, ...]) -> None:
+        """Have the next new connection to `target` pay `debt`: see `Slot`."""
+        self._slot(target).debts.append(debt)
+
+    def debts(self, target: Target) -> tuple[tuple[str, ...], ...]:
+        """What the next new connection to `target` has to pay."""
+        slot = self._slots.get(target.instance_id, {}).get(target)
+        return () if slot is None else tuple(slot.debts)
+
     def working(self, hosts: int) -> AbstractAsyncContextManager[None]:
         """Have descriptors for `hosts` that are worked on at once; idle connections give way.
 

@@ -5,34 +5,35 @@ Verbs and boot speak to a `Remote`. `PooledRemote` does what they ask on a pool 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from precip_async.ssh import download, upload
-from precip_async.ssh.answer import ask
-from precip_async.ssh.output import run_command
+import anyio
+
+from precip_async.errors import RemoteError
+from precip_async.ssh.batch import Watch
+from precip_async.ssh.share import Share
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from contextlib import AbstractAsyncContextManager
-    from pathlib import Path
 
+    from precip_async.events import Stream
     from precip_async.limits import Limits
-    from precip_async.results import CommandResult
-    from precip_async.ssh.answer import Answer
-    from precip_async.ssh.command import Order
-    from precip_async.ssh.output import Budget, Listener, OutputFiles
+    from precip_async.ssh.batch import Batch
     from precip_async.ssh.pool import Pool
-    from precip_async.ssh.source import Source
-    from precip_async.ssh.transport import Target
 
-__all__ = ["PooledRemote", "Remote"]
+__all__ = ["PooledRemote", "Remote", "one"]
 
 
 class Remote(Protocol):
-    """Works on instances over connections that it opens when they are needed, and keeps.
+    """Works on instances over connections that it opens when they are needed, and keeps."""
 
-    Each operation raises a `RemoteError` of its target when that can't be reached or was lost, and
-    `ExperimentClosed` once `aclose` has begun. If cancelled, it ends first what it has started.
-    """
+    async def expect(self, instances: int) -> None:
+        """Prepare for so many instances, which are worked on soon.
+
+        Raises:
+            ExperimentException: They can't be.
+        """
 
     def working(self, hosts: int) -> AbstractAsyncContextManager[None]:
         """Have what it takes to work on `hosts` at once; see `Room.working`.
@@ -42,36 +43,19 @@ class Remote(Protocol):
         """
         ...
 
-    async def reach(self, target: Target, timeout: float) -> None:
-        """See that there is a connection to `target`; one attempt of `timeout` seconds."""
-        ...
+    async def each(self, batch: Batch, places: Sequence[int], watch: Watch, *, width: int) -> None:
+        """Do `batch` at `places`, at most `width` of them at once.
 
-    async def ask(self, target: Target, order: Order, limits: Limits) -> Answer:
-        """Run a short command; `limits` are the graces with which it is ended. See `ask`."""
-        ...
+        A `RemoteError` is an outcome of its place, of which `watch` is told as of any other.
 
-    async def run(
-        self,
-        target: Target,
-        order: Order,
-        *,
-        index: int,
-        budget: Budget,
-        files: OutputFiles,
-        stdin: bytes | None = None,
-        listener: Listener | None = None,
-    ) -> CommandResult:
-        """Run a command; see `run_command`."""
-        ...
+        Raises:
+            InvalidArgument: A worker process has too few descriptors. It has begun none of its
+                places, and what others have begun is ended.
+            ExperimentClosed: `aclose` has begun.
+            Exception: Whatever else an operation, or `watch`, raises; it ends all of them.
 
-    async def put(self, target: Target, order: Order, source: Source, remote: str) -> int:
-        """Copy `source` to `remote`; see `upload.put`."""
-        ...
-
-    async def get(
-        self, target: Target, order: Order, remote: str, local: str, suffix: str = ""
-    ) -> tuple[Path, int]:
-        """Copy `remote` to `local` here; see `download.get`."""
+        If cancelled, so are the operations under way; each ends first what it has started.
+        """
         ...
 
     async def forget(self, instance_id: str) -> None:
@@ -81,58 +65,67 @@ class Remote(Protocol):
         """Close every connection, in bounded time. Operations under way are cut off."""
 
 
+class _Single(Watch):
+    """Keeps the one outcome, and hands on the rest."""
+
+    def __init__(self, watch: Watch) -> None:
+        self._watch = watch
+        self.keen, self.room = watch.keen, watch.room
+        self.outcomes: list[Any] = []
+
+    def began(self, place: int) -> None:
+        self._watch.began(place)
+
+    def heard(self, place: int, stream: Stream, text: str) -> None:
+        self._watch.heard(place, stream, text)
+
+    def warned(self, place: int, text: str) -> None:
+        self._watch.warned(place, text)
+
+    def ended(self, place: int, outcome: Any) -> None:
+        self.outcomes.append(outcome)
+
+
+async def one(remote: Remote, batch: Batch, watch: Watch | None = None) -> Any:
+    """Do `batch`, which has one place, and return what came of it.
+
+    Raises:
+        RemoteError: That did.
+
+    If cancelled when it can't be stopped any more, it is as if it had been sooner.
+    """
+    single = _Single(watch or Watch())
+    try:
+        await remote.each(batch, (0,), single, width=1)
+    except anyio.get_cancelled_exc_class():
+        if not single.outcomes:
+            raise
+    (outcome,) = single.outcomes
+    if isinstance(outcome, RemoteError):
+        raise outcome from outcome.__cause__
+    return outcome
+
+
 class PooledRemote:
     """Works over the connections of one pool, in this process."""
 
     def __init__(self, pool: Pool, limits: Limits) -> None:
         self.pool, self._limits = pool, limits
 
+    async def expect(self, instances: int) -> None:
+        """See `Remote.expect`: few or many, it is all one."""
+
     def working(self, hosts: int) -> AbstractAsyncContextManager[None]:
         """See `Remote.working`."""
         return self.pool.working(hosts)
 
-    async def reach(self, target: Target, timeout: float) -> None:
-        """See `Remote.reach`."""
-        async with self.pool.lease(target, timeout=timeout):
-            pass
+    async def each(self, batch: Batch, places: Sequence[int], watch: Watch, *, width: int) -> None:
+        """See `Remote.each`."""
 
-    async def ask(self, target: Target, order: Order, limits: Limits) -> Answer:
-        """See `Remote.ask`."""
-        return await ask(self.pool, target, order, limits)
+        async def do(place: int) -> Any:
+            return await batch.do(place, self.pool, self._limits, watch)
 
-    async def run(
-        self,
-        target: Target,
-        order: Order,
-        *,
-        index: int,
-        budget: Budget,
-        files: OutputFiles,
-        stdin: bytes | None = None,
-        listener: Listener | None = None,
-    ) -> CommandResult:
-        """See `Remote.run`."""
-        return await run_command(
-            self.pool,
-            target,
-            order,
-            self._limits,
-            index=index,
-            budget=budget,
-            files=files,
-            stdin=stdin,
-            listener=listener,
-        )
-
-    async def put(self, target: Target, order: Order, source: Source, remote: str) -> int:
-        """See `Remote.put`."""
-        return await upload.put(self.pool, target, order, self._limits, source, remote)
-
-    async def get(
-        self, target: Target, order: Order, remote: str, local: str, suffix: str = ""
-    ) -> tuple[Path, int]:
-        """See `Remote.get`."""
-        return await download.get(self.pool, target, order, self._limits, remote, local, suffix)
+        await Share(places, do, watch.ended, width=width).run()
 
     async def forget(self, instance_id: str) -> None:
         """See `Remote.forget`."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import stat
+import sys
 import tempfile
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import IO, TYPE_CHECKING, BinaryIO, Protocol, Self, cast
+from typing import IO, TYPE_CHECKING, Any, BinaryIO, Protocol, Self, cast
 
 import anyio
 import anyio.from_thread
@@ -17,7 +19,7 @@ from precip_async.ssh import tree
 from precip_async.ssh.conversation import send
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
     from precip_async.limits import Limits
@@ -32,6 +34,14 @@ KEPT_BLOCKS = 8  # for those who are a little behind; who is further behind read
 class Body(Protocol):
     """The bytes of a copy, in the order in which they are sent."""
 
+    @property
+    def descriptor(self) -> int | None:
+        """The open file that it is read from; it goes with a pickle of this, which is without."""
+        ...
+
+    def opened(self, file: IO[bytes]) -> None:
+        """Read from `file`: what the descriptor has become in another process."""
+
     async def feed(self, talk: Conversation) -> int:
         """Send them as fast as they are taken, and their end; return the bytes of content."""
         ...
@@ -39,7 +49,7 @@ class Body(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Content:
-    """A source that is open.
+    """A source that is open. A pickle of it serves another process of this machine as well.
 
     Attributes:
         name: What a copy of it is called in a directory.
@@ -62,15 +72,40 @@ class Source:
     kept in memory, a large one stays open, and a tree is packed to a temporary file. Of what is not
     in memory all share a few blocks. Who keeps pace with the others finds them there, who does not
     reads again, so that a slow instance neither holds the others up nor makes memory grow.
+
+    Attributes:
+        path: Where it is.
+        shared: Whether it goes to several.
+        number: By which other processes know it.
+        closing: What is called when it is closed.
     """
+
+    _numbers = itertools.count()
 
     def __init__(self, path: Path, limits: Limits, *, users: int = 1) -> None:
         self.path, self._limits = path, limits
-        self._shared, self._left = users > 1, users
+        self.shared, self._left = users > 1, users
+        self.number = next(self._numbers)
+        self.closing: list[Callable[[], object]] = []
         self._opening = anyio.Lock()
         self._content: Content | None = None
-        self._failure: OSError | tree.TreeError | None = None
+        self._failure: Exception | None = None
         self._file: IO[bytes] | None = None
+
+    @classmethod
+    def shown(
+        cls, path: Path, content: Content | Exception, descriptor: int | None, limits: Limits
+    ) -> Self:
+        """What another process has `show`n, for as many as there are until it is closed."""
+        source = cls(path, limits, users=sys.maxsize)
+        if isinstance(content, Exception):
+            source._failure = content
+            return source
+        source._content = content
+        if descriptor is not None:
+            source._file = os.fdopen(descriptor, "rb")
+            content.body.opened(source._file)
+        return source
 
     def __enter__(self) -> Self:
         return self
@@ -80,9 +115,22 @@ class Source:
 
     def close(self) -> None:
         """Forget the content."""
+        called, self.closing = self.closing, []
+        for close in called:
+            close()
         self._content = None
         if self._file is not None:
             self._file.close()
+
+    async def show(self) -> Content | Exception:
+        """What it holds, or why that can't be told, for another process to send until it is closed.
+
+        Where its body has a `descriptor`, that goes there as well.
+        """
+        try:
+            return self._content or await self._opened()
+        except (OSError, tree.TreeError) as error:
+            return error
 
     @asynccontextmanager
     async def content(self) -> AsyncIterator[Content]:
@@ -133,7 +181,7 @@ class Source:
 
     def _tree(self) -> Body:
         """Packed once for all, where there is more than one of them and room for it."""
-        if self._shared:
+        if self.shared:
             try:
                 return self._packed(_Spool(self._limits.packed_tree))
             except _NoRoom:
@@ -155,7 +203,16 @@ class Source:
 # -- bodies ----------------------------------------------------------------------------------
 
 
-class _Bytes:
+class _Own:
+    """A body that needs no open file."""
+
+    descriptor: int | None = None
+
+    def opened(self, file: IO[bytes]) -> None:
+        raise AssertionError("there is no file")
+
+
+class _Bytes(_Own):
     """What is in memory."""
 
     def __init__(self, data: bytes, content: int | None = None) -> None:
@@ -171,11 +228,22 @@ class _Bytes:
 class _Blocks:
     """A file that many read, each at his own pace; the blocks read last are kept."""
 
-    def __init__(self, file: IO[bytes], size: int, content: int | None = None) -> None:
+    def __init__(self, file: IO[bytes] | None, size: int, content: int | None = None) -> None:
         self._file, self.size = file, size
         self._content = size if content is None else content
         self._kept: dict[int, bytes] = {}  # by where they begin, the oldest first
         self._coming: dict[int, anyio.Event] = {}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Blocks, (None, self.size, self._content)
+
+    @property
+    def descriptor(self) -> int | None:
+        assert self._file is not None
+        return self._file.fileno()
+
+    def opened(self, file: IO[bytes]) -> None:
+        self._file = file
 
     async def feed(self, talk: Conversation) -> int:
         sent = 0
@@ -207,10 +275,11 @@ class _Blocks:
             self._coming.pop(start).set()
 
     def _read(self, start: int) -> bytes:
+        assert self._file is not None
         return os.pread(self._file.fileno(), min(BLOCK, self.size - start), start)
 
 
-class _Packing:
+class _Packing(_Own):
     """A tree that is packed for each who gets it, in a thread, as fast as he takes it."""
 
     def __init__(self, path: Path) -> None:

@@ -5,13 +5,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from precip_async.events import Stream
 
-__all__ = ["Channel", "Connector", "Receiver", "Target", "Transport", "Trust"]
+__all__ = ["Channel", "Connector", "Login", "Receiver", "Target", "Transport", "Trust"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,8 +35,35 @@ class Target:
     user: str | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Login:
+    """How we log in.
+
+    Attributes:
+        keys: Private keys: paths, or the key itself in OpenSSH's format. Empty: what `config`
+            names, or with an `agent` what ssh itself would take.
+        passphrase: What the keys given as paths, and those that `config` names, are encrypted with.
+        agent: Whether ``SSH_AUTH_SOCK`` is asked for keys too.
+        config: An OpenSSH client configuration to read host settings from.
+        bastion: The jump host that every connection passes through.
+        bastion_keys: The keys for it; empty: `keys`.
+    """
+
+    keys: tuple[Path | bytes, ...] = ()
+    passphrase: str | None = field(default=None, repr=False)
+    agent: bool = False
+    config: Path | None = None
+    bastion: Target | None = None
+    bastion_keys: tuple[Path | bytes, ...] = ()
+
+
 class Trust(Protocol):
     """Which host keys are believed. Both methods are called on the event loop: no I/O in them."""
+
+    @property
+    def learns(self) -> bool:
+        """Whether the key of a target that is not known is believed."""
+        ...
 
     def known(self, target: Target) -> tuple[str, ...]:
         """The OpenSSH public keys that `target` may show; empty: not known yet."""

@@ -15,6 +15,8 @@ from precip_async import Experiment, Limits
 from precip_async.home.directory import Home
 from precip_async.home.journal import Journal
 from precip_async.reach import Reach
+from precip_async.ssh.pool import Pool
+from precip_async.ssh.remote import PooledRemote
 from tests.fakes import FakeCloud
 from tests.faults.virtual import off_the_loop
 
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from precip_async.ssh.room import Room
     from precip_async.ssh.transport import Channel, Receiver, Target
 
 __all__ = ["LIMITS", "Machines", "World", "world"]
@@ -177,8 +180,10 @@ def world(home: Path) -> Iterator[World]:
     """A world whose home is at `home`, and in whose SSH every experiment is at home meanwhile."""
     made = World(home)
 
-    def prepare(_: Reach, __: Home) -> tuple[str, Any]:
-        return "ssh-ed25519 AAAA", made.machines
+    def prepare(reach: Reach, _: Home, room: Room) -> tuple[str, Any]:
+        limits = reach._settings.limits
+        assert not limits.ssh_workers, "they would open real connections"
+        return "ssh-ed25519 AAAA", PooledRemote(Pool(made.machines, limits, room=room), limits)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Reach, "_prepare", prepare)

@@ -7,11 +7,19 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.servers import OpenSSHServer
-from tests.ssh.rig import Rig
+from tests.ssh.rig import WORKERS, Rig
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Where connections are in worker processes, leave out what looks into those of this one."""
+    if WORKERS:
+        apart = [item for item in items if item.get_closest_marker("in_process")]
+        config.hook.pytest_deselected(items=apart)
+        items[:] = [item for item in items if item not in apart]
 
 
 @pytest.fixture(scope="session")

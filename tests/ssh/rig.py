@@ -8,31 +8,40 @@ import secrets
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
+from unittest import mock
 
 import anyio
 
 from precip_async.errors import ConnectError
 from precip_async.limits import Limits
-from precip_async.ssh import download, upload
+from precip_async.ssh.batch import Column, Reaches, Watch
 from precip_async.ssh.command import Order
+from precip_async.ssh.commands import Commands
 from precip_async.ssh.openssh import AsyncsshConnector, Login
-from precip_async.ssh.output import Budget, OutputFiles, run_command
+from precip_async.ssh.output import Budget, OutputFiles
 from precip_async.ssh.pool import Pool
+from precip_async.ssh.remote import PooledRemote, one
 from precip_async.ssh.source import Source
+from precip_async.ssh.transfers import Gets, Puts
 from precip_async.ssh.transport import Target
+from precip_async.ssh.workers.remote import ShardedRemote
 from tests import processes
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
 
     from precip_async.results import CommandResult
+    from precip_async.ssh.remote import Remote
     from precip_async.ssh.transport import Connector, Trust
     from tests.servers import OpenSSHServer
 
-__all__ = ["FAST", "Counting", "Nap", "Pins", "Rig", "in_child"]
+__all__ = ["FAST", "WORKERS", "Counting", "Nap", "Pins", "Rig", "in_child"]
 
 # All these tests hold on either path: `make test-slow` runs them on the public one as well.
-FAST = {"fast": True, "public": False}[os.environ.get("PRECIP_TEST_SSH", "fast")]
+# And with the connections in two worker processes, but for those that look into the pool.
+PATH = os.environ.get("PRECIP_TEST_SSH", "fast")
+FAST = {"fast": True, "public": False, "workers": True}[PATH]
+WORKERS = 2 if PATH == "workers" else 0
 
 
 class Nap:
@@ -106,8 +115,10 @@ class Rig:
     """A pool against `server`, closed at the end of ``async with``.
 
     Attributes:
-        pool: The pool.
-        connector: Counts its attempts to connect.
+        remote: Who works on the server: over the pool, or over worker processes.
+        pool: The pool; unused where there are worker processes.
+        connector: Counts its attempts to connect; who has worker processes can't, and any number
+            is right.
         target: The server, as its user.
         spill: Where output goes that is not kept in memory.
     """
@@ -131,6 +142,10 @@ class Rig:
         self.trust = trust or Pins(server.host_public_key)
         self.connector = Counting(AsyncsshConnector(self.login, self.trust, self.limits))
         self.pool = Pool(self.connector, self.limits, bastion=self.login.bastion is not None)
+        self.remote: Remote = PooledRemote(self.pool, self.limits)
+        if WORKERS:
+            self.connector.attempts = mock.ANY
+            self.remote = ShardedRemote(self.login, self.trust, self.limits, WORKERS)
         self.target = Target(
             instance_id="i-1",
             host=host or server.host,
@@ -143,7 +158,7 @@ class Rig:
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
-        await self.pool.aclose()
+        await self.remote.aclose()
 
     def on(self, host: str, number: int = 1) -> Target:
         """Another host of the server."""
@@ -165,17 +180,29 @@ class Rig:
         **settings: Any,
     ) -> CommandResult:
         """Run a command."""
-        return await run_command(
-            self.pool,
-            target or self.target,
-            self.order(command, **settings),
-            self.limits,
-            index=0,
-            budget=budget or Budget(self.limits.output_total),
-            files=files or OutputFiles(self.spill, always=False),
+        files = files or OutputFiles(self.spill, always=False)
+        order = self.order(command, **settings)
+        watch = Watch()
+        if listener is not None:
+            watch = Listening(listener)
+        commands = Commands(
+            targets=Column([target or self.target]),
+            command=Column([order.command]),
+            user=Column([order.user]),
+            sudo_user=Column([order.sudo_user]),
+            env=Column([order.env]),
+            mark=Column([order.mark]),
+            cwd=order.cwd,
+            timeout=order.timeout,
+            index=Column([0]),
+            stem=Column([str(files.stem)]),
+            always=files.always,
             stdin=stdin,
-            listener=listener,
+            budget=budget or Budget(self.limits.output_total),
         )
+        commands.check([0])
+        result: CommandResult = await one(self.remote, commands, watch)
+        return result
 
     async def out(self, command: str, **settings: Any) -> str:
         """What a command that succeeds says, without the last newline."""
@@ -216,14 +243,10 @@ class Rig:
         **settings: Any,
     ) -> int:
         """Copy to the server what perhaps goes to others too."""
-        return await upload.put(
-            self.pool,
-            target or self.target,
-            self.order(**settings),
-            self.limits,
-            source,
-            str(remote),
-        )
+        order = self.order(**settings)
+        puts = Puts(**transfer(order, target or self.target, remote), source=Column([source]))
+        size: int = await one(self.remote, puts)
+        return size
 
     async def get(
         self,
@@ -235,15 +258,42 @@ class Rig:
         **settings: Any,
     ) -> tuple[Path, int]:
         """Copy from the server."""
-        return await download.get(
-            self.pool,
-            target or self.target,
-            self.order(**settings),
-            self.limits,
-            str(remote),
-            str(local),
-            suffix,
+        gets = Gets(
+            **transfer(self.order(**settings), target or self.target, remote),
+            local=Column([str(local)]),
+            suffix=Column([suffix]),
         )
+        got: tuple[Path, int] = await one(self.remote, gets)
+        return got
+
+    async def reach(self, target: Target, timeout: float) -> None:
+        """See that there is a connection."""
+        await one(self.remote, Reaches(targets=Column([target]), timeout=timeout))
+
+
+class Listening(Watch):
+    """Gives output to a listener."""
+
+    keen = True
+
+    def __init__(self, listener: Callable[[Any, str], object]) -> None:
+        self.listener = listener
+
+    def heard(self, place: int, stream: Any, text: str) -> None:
+        """See `Watch.heard`."""
+        self.listener(stream, text)
+
+
+def transfer(order: Order, target: Target, remote: str | os.PathLike[str]) -> dict[str, Any]:
+    """The columns that transfers have in common, of one place."""
+    return {
+        "targets": Column([target]),
+        "remote": Column([str(remote)]),
+        "user": Column([order.user]),
+        "sudo_user": Column([order.sudo_user]),
+        "mark": Column([order.mark]),
+        "timeout": order.timeout,
+    }
 
 
 async def in_child(job: Awaitable[Any]) -> Any:

@@ -96,6 +96,7 @@ async def test_a_single_attempt_is_not_repeated() -> None:
     assert attempt.attempts == 1
 
 
+@pytest.mark.in_process
 @pytest.mark.sshd
 async def test_a_server_that_starts_late_is_reached(tmp_path: Path) -> None:
     """Refused at first, served in the end: no error at all."""

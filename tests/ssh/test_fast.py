@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
     from tests.servers import KeyType
 
-pytestmark = pytest.mark.sshd
+pytestmark = [pytest.mark.sshd, pytest.mark.in_process]
 
 both_paths = pytest.mark.parametrize("fast", [True, False], ids=["fast", "public"])
 

@@ -212,14 +212,14 @@ async def test_a_server_that_is_gone_when_debts_are_due_is_no_hindrance(
     listener.wait()
 
     with pytest.raises(ConnectError, match="no SSH server listens there"):
-        async with rig.pool.lease(rig.target, timeout=1):
-            pytest.fail("nobody is there")
+        await rig.reach(rig.target, 1)
     own.start()
 
     assert await rig.out("echo again") == "again"
     assert not nap.sleepers()
 
 
+@pytest.mark.in_process
 async def test_what_a_next_connection_can_not_end_is_warned_of(
     rig: Rig, own: OpenSSHServer, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -242,7 +242,7 @@ async def test_closing_the_pool_cuts_off_what_runs(rig: Rig) -> None:
         tasks.start_soon(losing, rig, str(nap))
         await eventually(nap.sleepers)
         with anyio.fail_after(10):
-            await rig.pool.aclose()
+            await rig.remote.aclose()
 
     with pytest.raises(ExperimentClosed):
         await rig.run("true")
@@ -258,4 +258,4 @@ async def test_closing_a_connection_to_a_frozen_peer_takes_no_longer_than_its_gr
     own.freeze()
 
     with anyio.fail_after(2 * LIMITS.close_grace + 1):
-        await rig.pool.aclose()
+        await rig.remote.aclose()

@@ -59,6 +59,7 @@ async def test_what_outgrows_its_limit_is_whole_on_disk(
         assert result.stdout_path.read_bytes() == content
 
 
+@pytest.mark.in_process
 async def test_a_fan_out_shares_what_it_may_keep(server: OpenSSHServer, tmp_path: Path) -> None:
     """Once all of it is taken, output goes to files, whatever each command could still keep."""
     budget = Budget(150_000)

@@ -159,6 +159,7 @@ async def test_output_written_just_before_the_exit_is_never_cut(
         assert rig.connector.attempts == 1
 
 
+@pytest.mark.in_process
 async def test_fifty_commands_share_one_connection(rig: Rig) -> None:
     """OpenSSH allows ten sessions a connection: fifty runs at once all succeed, over one."""
     outs: list[str] = []

@@ -110,6 +110,7 @@ async def test_a_file_is_for_all_what_it_was_for_the_first(
     assert (there / "second").read_bytes() == content
 
 
+@pytest.mark.in_process
 @pytest.mark.sshd
 async def test_a_tree_is_packed_once_for_all(
     rig: Rig, here: Path, there: Path, spools: Path
@@ -130,6 +131,7 @@ async def test_a_tree_is_packed_once_for_all(
     assert opened(spools) == []
 
 
+@pytest.mark.in_process
 @pytest.mark.sshd
 @pytest.mark.parametrize("users", [1, 2])
 async def test_a_large_tree_is_packed_for_each(
@@ -150,6 +152,7 @@ async def test_a_large_tree_is_packed_for_each(
     assert facts(there / "first").keys() == facts(here / "tree").keys()
 
 
+@pytest.mark.in_process
 @pytest.mark.sshd
 @pytest.mark.root
 async def test_a_tree_goes_to_all_without_room_for_temporary_files(
@@ -167,6 +170,7 @@ async def test_a_tree_goes_to_all_without_room_for_temporary_files(
         assert facts(there / name) == facts(here / "tree")
 
 
+@pytest.mark.in_process
 @pytest.mark.sshd
 async def test_a_tree_goes_to_all_without_a_place_for_temporary_files(
     rig: Rig, here: Path, there: Path, monkeypatch: pytest.MonkeyPatch
@@ -271,6 +275,7 @@ async def test_what_can_not_be_read_is_so_for_all(rig: Rig, here: Path, there: P
     assert names(there) == []
 
 
+@pytest.mark.in_process
 @pytest.mark.sshd
 async def test_its_last_user_closes_it(rig: Rig, here: Path, there: Path) -> None:
     """A thousand different files for a thousand instances are not all open until the end."""

@@ -1,0 +1,1 @@
+"""One experiment's connections over several processes, each with a loop and a pool of its own."""
