@@ -354,7 +354,7 @@ class Account:
             one.placed = min(now, max(due, self._looked))
         elif machine.state == "failed":
             self._fail(one, machine.reason)
-        elif machine.state == "terminated" and (one.ending or self._went_off(one)):
+        elif machine.state == "terminated" and (one.ending or one.gone or self._went_off(one)):
             self._over(one)
         if (
             one.vanishes is None
