@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import resource
 import sys
 import tempfile
 from pathlib import Path
@@ -156,8 +155,6 @@ def main() -> None:
 
 def sample(settings: dict[str, Any]) -> _measure.Figures:
     """Be one client, once; its figures."""
-    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     variant, meter = settings.pop("variant"), _measure.Meter()
     with tempfile.TemporaryDirectory(prefix="precip-bench-") as home:
         IDLERS[variant](_clients.Job(home=home, **settings), meter)

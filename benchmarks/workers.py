@@ -11,11 +11,9 @@ that wall time says nothing of workers: it is not measured then. Everything stay
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import json
 import os
-import resource
 import sys
 import tempfile
 import time
@@ -24,6 +22,7 @@ from typing import Any
 
 import _clients
 import _measure
+from _script import Script
 
 BASE = "one"  # what ratios refer to
 WORKERS = {"one": 0, "two": 2}
@@ -32,36 +31,27 @@ TICK = os.sysconf("SC_CLK_TCK")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--hosts", type=int, default=1000, help="hosts, all in flight at once")
-    parser.add_argument("--rounds", type=int, default=3, help="samples of each variant")
-    parser.add_argument("--warm", type=int, default=4, help="commands on open connections")
-    parser.add_argument("--seed", type=int, default=1, help="of the order within a round")
-    parser.add_argument("--sample", help=argparse.SUPPRESS)
-    given = parser.parse_args()
-    if given.sample:
-        sample(json.loads(given.sample))
+    script = Script(__doc__, WORKERS, rounds=3)
+    script.option("--hosts", type=int, default=1000, help="hosts, all in flight at once")
+    script.option("--warm", type=int, default=4, help="commands on open connections")
+    given = script.parse(sample)
+    if given is None:
         return
-    compare(hosts=given.hosts, rounds=given.rounds, warm=given.warm, seed=given.seed)
-
-
-def compare(*, hosts: int, rounds: int, warm: int, seed: int) -> None:
-    """Measure, and tell."""
     from _sshd import many_hosts
 
     with many_hosts() as server:
         samples = _measure.interleaved(
             Path(__file__),
-            list(WORKERS),
-            rounds,
-            seed,
+            given.variants,
+            given.rounds,
+            given.seed,
             {
-                "hosts": server.hosts(hosts),
+                "hosts": server.hosts(given.hosts),
                 "port": server.port,
                 "user": server.user,
                 "key": str(server.client_key_path),
                 "host_key": server.host_public_key,
-                "warm": warm,
+                "warm": given.warm,
             },
         )
     cores = len(os.sched_getaffinity(0))
@@ -69,8 +59,13 @@ def compare(*, hosts: int, rounds: int, warm: int, seed: int) -> None:
     document = _measure.account(
         benchmark="workers",
         samples=samples,
-        seed=seed,
-        settings={"hosts": hosts, "rounds": rounds, "warm": warm, "command": _clients.COMMAND},
+        seed=given.seed,
+        settings={
+            "hosts": given.hosts,
+            "rounds": given.rounds,
+            "warm": given.warm,
+            "command": _clients.COMMAND,
+        },
         packages=("precip_async", "asyncssh", "cryptography"),
         skipped=few,
     )
@@ -79,14 +74,11 @@ def compare(*, hosts: int, rounds: int, warm: int, seed: int) -> None:
     print(_measure.table(document["medians"], BASE, ratios), file=sys.stderr)
 
 
-def sample(settings: dict[str, Any]) -> None:
-    """Be one client, once; print its figures."""
-    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+def sample(settings: dict[str, Any]) -> _measure.Figures:
+    """Be one client, once; its figures."""
     workers = WORKERS[settings.pop("variant")]
     with tempfile.TemporaryDirectory(prefix="precip-bench-") as home:
-        figures = asyncio.run(measured(_clients.Job(home=home, **settings), workers))
-    print(json.dumps(figures))
+        return asyncio.run(measured(_clients.Job(home=home, **settings), workers))
 
 
 async def measured(job: _clients.Job, workers: int) -> dict[str, float]:
