@@ -49,21 +49,24 @@ class Journal(Holdings):
     from the one that opened it has to open its own.
     """
 
-    def __init__(self, path: Path, owner: str, db: sqlite3.Connection) -> None:
+    def __init__(
+        self, path: Path, owner: str, db: sqlite3.Connection, file: os.stat_result
+    ) -> None:
         self.path = path
         self.owner = owner
         self.machine = socket.gethostname()
         self._mutex = threading.Lock()
         self._db = db
         self._is_wal = is_wal(db)
-        self._file = path.stat()
+        self._file = file
 
     @classmethod
     def open(cls, home: Home) -> Self:
         """Open the journal of `home`, or the one in ``$PRECIP_STATE``; a missing one is made.
 
         Raises:
-            HomeError: It is damaged, read-only, or of a newer version than this one.
+            HomeError: It is damaged, read-only, of a newer version than this one, or was removed
+                meanwhile.
         """
         folder = home.path
         if given := os.environ.get("PRECIP_STATE"):
@@ -72,7 +75,11 @@ class Journal(Holdings):
         path = folder / "journal.sqlite"
         db = open_database(path, MIGRATIONS)
         reached("journal.opened")
-        return cls(path, home.account_id, db)
+        try:
+            return cls(path, home.account_id, db, path.stat())
+        except FileNotFoundError as error:
+            db.close()
+            raise _removed(path) from error
 
     def close(self) -> None:
         """Close it; a second time does nothing."""
@@ -324,11 +331,15 @@ class Journal(Holdings):
         except FileNotFoundError:
             there = False
         if not there:
-            raise HomeError(
-                path=str(self.path),
-                problem="the journal was removed or replaced while it was in use",
-                mend="leave it there, and start the experiment again",
-            )
+            raise _removed(self.path)
+
+
+def _removed(path: Path) -> HomeError:
+    return HomeError(
+        path=str(path),
+        problem="the journal was removed or replaced while it was in use",
+        mend="leave it there, and start the experiment again",
+    )
 
 
 def _at(endpoint: str | None) -> tuple[str | None, str | None]:

@@ -16,6 +16,7 @@ from precip_async.errors import HomeError, InvalidArgument
 from precip_async.home import database
 from precip_async.home.database import committed, open_database
 from precip_async.home.journal import MIGRATIONS, Journal
+from precip_async.steps import watched
 from tests.home.companions import companion, powerless
 from tests.home.test_directory import mend
 from tests.home.test_journal import LAUNCH, ids
@@ -263,6 +264,17 @@ def test_a_journal_removed_while_in_use_is_noticed(journal: Journal) -> None:
 
     with pytest.raises(HomeError, match="removed or replaced"):
         journal.intend(token="t1", **LAUNCH)
+
+
+def test_a_journal_removed_while_it_is_opened_is_noticed(home: Home) -> None:
+    """As a home that somebody clears away in that very moment; nothing is left open."""
+
+    def clear(step: str) -> None:
+        if step == "journal.opened":
+            (home.path / "journal.sqlite").unlink()
+
+    with watched(clear), pytest.raises(HomeError, match="removed or replaced"):
+        Journal.open(home)
 
 
 def test_an_older_journal_is_migrated(home: Home) -> None:
