@@ -297,6 +297,14 @@ class _Books:
             outcome.violations.append("it was not killed: it never came to that step")
         if outcome.before and not trial.dies and not outcome.said.strip():
             outcome.violations.append("it left something, and said nothing")
+        if outcome.before and trial.kind == "none":
+            outcome.violations.append("nothing befell it, and it left something")
+        if trial.kind != "home":  # where there may be no journal any more
+            seen = [one for one in await self._lab.instances() if one.id not in self._known]
+            tokens = {one.token for one in seen if one.token}
+            unheard = await anyio.to_thread.run_sync(self._unheard, tokens)
+            if unheard:
+                outcome.violations.append(f"launched unknown to the journal: {unheard}")
 
     async def check(self, outcome: Outcome) -> None:
         """What holds after reaping."""
@@ -313,6 +321,13 @@ class _Books:
         except AssertionError:
             wrong.append(f"processes are left: {processes.marked(mark)}")
         wrong += await anyio.to_thread.run_sync(self._files, {one.id for one in seen})
+
+    def _unheard(self, tokens: set[str]) -> set[str]:
+        """The launches among `tokens` that the journal has never heard of; blocks."""
+        if not tokens:
+            return tokens
+        with closing(sqlite3.connect(self._home / "journal.sqlite")) as db:
+            return tokens - {one for (one,) in db.execute("SELECT token FROM launches")}
 
     def _files(self, seen: set[str]) -> list[str]:
         """What is wrong with the files; blocks."""

@@ -48,9 +48,9 @@ def test_an_intent_that_is_written_late_is_missed(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("protection", "dialect", "kind", "point", "missed"),
     [
-        ("late_intent", "amazon", "kill", "launch.accepted", "left after reaping"),
+        ("late_intent", "amazon", "kill", "launch.accepted", "unknown to the journal"),
         ("another_token_each_time", "amazon", "lost", "", "launched twice"),
-        ("addresses_stay", "nova-havana", "none", "", "left after reaping"),
+        ("addresses_stay", "nova-havana", "none", "", "it left something"),
     ],
 )
 async def test_on_the_lab_a_protection_that_is_gone_is_missed(
