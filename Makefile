@@ -11,13 +11,14 @@ READY := .venv/.ready
 READY_TO_BENCH := .venv/.ready-to-bench
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-all faults lint bench bench-full clean
+.PHONY: help demo test test-slow test-all faults soak lint bench bench-full clean
 
 help:
 	@echo 'make demo      three instances on this machine: run, copy, and gone again'
 	@echo 'make test      the tests, but for the slow ones; at most 5 minutes'
 	@echo 'make test-all  all tests; at most 20 minutes'
 	@echo 'make faults    hundreds of scripts are killed, cut off, cancelled: does anything leak?'
+	@echo 'make soak      ten minutes of experiments that start and end: does anything grow?'
 	@echo 'make lint      ruff and mypy'
 	@echo 'make bench     the short set of benchmarks, and their charts; at most 6 minutes'
 	@echo 'make bench-full  the full one; an hour'
@@ -41,6 +42,9 @@ test-all: $(READY)
 
 faults: $(READY)
 	$(BIN)/python -m tests.faults $(FAULTS)
+
+soak: $(READY)
+	$(BIN)/python -m tests.soak $(SOAK)
 
 lint: $(READY)
 	$(BIN)/ruff check .
