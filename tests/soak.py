@@ -3,8 +3,8 @@
     python -m tests.soak --minutes 10
 
 Each round is a whole life on this computer, now and then one that is cancelled midway. Writes a
-line a minute. Its exit code is 1 when descriptors, tasks, threads, child processes or files are more
-at the end than after the first rounds, or memory by more than `GROWTH`.
+line a minute. Its exit code is 1 when descriptors, tasks, threads, child processes or files are
+more at the end than after the first rounds, or memory by more than `GROWTH`.
 """
 
 from __future__ import annotations
