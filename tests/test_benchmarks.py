@@ -43,9 +43,11 @@ def document_of(script: str, *arguments: str) -> dict[str, Any]:
         ("fan_out.py", "--hosts 3 --variants precip_async", "precip_async", "warm_cpu_ms"),
         ("fan_out.py", "--hosts 3 --variants ssh-mux", "ssh-mux", "cold_cpu_ms"),
         ("growth.py", "--hosts 3 --variants silent", "silent 3", "kib_a_host"),
+        ("idle.py", "--hosts 3 --variants pool", "pool", "idle_kb"),
+        ("workers.py", "--hosts 3 --variants two", "two", "share_parent"),
         ("experiment.py", "--instances 1 --variants local", "local 1", "life_cpu_ms"),
     ],
-    ids=["fan_out", "programs", "growth", "experiment"],
+    ids=["fan_out", "programs", "growth", "idle", "workers", "experiment"],
 )
 def test_a_benchmark_prints_one_document(
     script: str, arguments: str, variant: str, figure: str

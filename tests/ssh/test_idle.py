@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import anyio
 import pytest
 
-from tests.ssh.rig import FAST, Rig
+from tests.ssh.rig import Rig
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,11 +18,7 @@ if TYPE_CHECKING:
     from precip_async.ssh.transport import Target
     from tests.servers import OpenSSHServer
 
-pytestmark = [
-    pytest.mark.sshd,
-    pytest.mark.slow,
-    pytest.mark.skipif(not FAST, reason="the public path keeps what asyncssh keeps"),
-]
+pytestmark = [pytest.mark.sshd, pytest.mark.slow, pytest.mark.in_process]
 
 MANY = 60
 MOST_BYTES = 8_000  # of Python's memory; asyncssh's own way takes 22,000
@@ -45,7 +41,7 @@ async def test_a_connection_that_is_idle_keeps_little(
     server: OpenSSHServer, tmp_path: Path
 ) -> None:
     """Of memory and of work for the garbage collector, which each connection pays for all."""
-    async with Rig(server, tmp_path) as rig:
+    async with Rig(server, tmp_path, fast=True) as rig:  # the public path keeps what asyncssh keeps
         targets = [rig.on(host, n) for n, host in enumerate(server.hosts(2 * MANY))]
         await opened(rig, targets[:MANY])  # also what is made once
         gc.collect()
