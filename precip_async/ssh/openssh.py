@@ -83,7 +83,7 @@ def _preferring(first: tuple[str, ...], supported: list[bytes]) -> list[str]:
     return [name for name in first if name in known] + [n for n in known if n not in first]
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=512)  # a key takes a hundredth of the login that it is for
 def _trusted(lines: tuple[str, ...]) -> tuple[frozenset[asyncssh.SSHKey], list[bytes]]:
     """Host keys to believe, and all algorithms for them, those of these keys first.
 
