@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import struct
 from contextlib import asynccontextmanager
@@ -40,7 +41,13 @@ async def serving(
     """
     from aiohttp import web
 
+    under_way: set[asyncio.Task[object]] = set()
+
     async def handle(incoming: web.BaseRequest) -> web.StreamResponse:
+        # aiohttp forgets a request whose client is gone; it goes on, and is ended with the rest
+        if (task := asyncio.current_task()) is not None:
+            under_way.add(task)
+            task.add_done_callback(under_way.discard)
         try:
             request = await _request(incoming)
         except web.HTTPRequestEntityTooLarge:  # than a MiB; a thousand ids take 40 KiB
@@ -62,6 +69,9 @@ async def serving(
     finally:
         with anyio.move_on_after(2 * CLOSE_GRACE, shield=True):
             await runner.cleanup()
+            for task in list(under_way):
+                task.cancel()
+            await asyncio.gather(*under_way, return_exceptions=True)
 
 
 async def _request(incoming: web.BaseRequest) -> Request:
