@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import anyio
 
-from precip_async.clouds.ec2_documents import console_of
 from precip_async.clouds.ec2_errors import ReplyLost, ServerTrouble, is_worth_repeating
 from precip_async.clouds.ec2_pace import Pace, backoff
 from precip_async.errors import CloudError, EndpointUnreachable, NotAuthorized, Throttled
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
     from precip_async.clouds.ec2_client import Client
     from precip_async.clouds.ec2_errors import Interpreter
 
-__all__ = ["BRIEF", "PATIENT", "Calls", "console", "recognised", "together"]
+__all__ = ["BRIEF", "PATIENT", "Calls", "recognised", "together"]
 
 T = TypeVar("T")
 
@@ -158,18 +157,3 @@ async def together(jobs: Sequence[Callable[[], Awaitable[T]]]) -> list[T | Cloud
         for place in range(len(jobs)):
             tasks.start_soon(do, place)
     return outcomes  # type: ignore[return-value] # none is left out
-
-
-async def console(calls: Calls, instance_id: str) -> str:
-    """The end of an instance's console output; empty where the cloud has none."""
-    if not calls.dialect.can("GetConsoleOutput"):
-        return ""
-    wanted = {"InstanceId": instance_id}
-    if "Latest" in calls.dialect.accepts["GetConsoleOutput"]:
-        try:
-            latest = {**wanted, "Latest": True}
-            return await calls.ask("GetConsoleOutput", latest, console_of, patience=BRIEF)
-        except CloudError as error:  # only some types have it (section 6, "host keys")
-            if error.code not in ("UnsupportedOperation", "InvalidParameterValue"):
-                raise
-    return await calls.ask("GetConsoleOutput", wanted, console_of, patience=BRIEF)
