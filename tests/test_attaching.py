@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import json
+import os
+import signal
 import sqlite3
 from typing import TYPE_CHECKING, Any
 
@@ -67,6 +70,13 @@ def key_in(home: Path) -> Path:
     """The private key that an experiment on Amazon has made in `home`."""
     (found,) = [path for path in home.glob("precip_*_ed25519") if path.is_file()]
     return found
+
+
+def keeper_in(home: Path) -> int:
+    """The process that keeps the local instances of the one experiment in `home`."""
+    (record,) = home.rglob("warden.json")
+    pid: int = json.loads(record.read_text())["pid"]
+    return pid
 
 
 # -- local instances -------------------------------------------------------------------------
@@ -142,6 +152,27 @@ async def test_what_a_living_script_has_is_not_attached_to(tmp_path: Path) -> No
 
     assert one.holder
     assert [one.ended for one in ended] == [True]
+
+
+@pytest.mark.slow
+async def test_a_keeper_that_does_not_answer_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was stopped, say: the error says which process that is, and attaching again works."""
+    facts = local(tmp_path / "home", keep=True)
+    async with LocalExperiment(**facts["keywords"]) as exp:
+        await exp.provision()
+        pid = keeper_in(tmp_path)
+    monkeypatch.setattr("precip_async.clouds.local.cloud.START_TIMEOUT", 0.2)
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        with pytest.raises(CloudError, match=rf"process {pid} .* does not answer.*kill -CONT"):
+            await attached(facts)
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    monkeypatch.undo()
+    async with await attached(facts, keep=False) as again:
+        assert len(again.instances()) == 1
 
 
 @pytest.mark.slow

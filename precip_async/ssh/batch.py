@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar
 
@@ -76,7 +77,7 @@ class Watch:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Batch:
+class Batch(ABC):
     """An operation on each of `targets`, whose places count from 0.
 
     Attributes:
@@ -86,13 +87,13 @@ class Batch:
     targets: Column[Target]
     takes_files: ClassVar[bool] = False  # beside a connection, at each place
 
+    @abstractmethod
     async def do(self, place: int, pool: Pool, limits: Limits, watch: Watch) -> Any:
         """Do it at `place`, over a connection of `pool`.
 
         Raises:
             RemoteError: That failed.
         """
-        raise NotImplementedError
 
     def part(self, places: Sequence[int], parts: int = 1) -> Self:
         """What is to be done at `places`, which are counted anew.
@@ -116,7 +117,7 @@ class Batch:
         """What ends all that may be left on the instance where this was cut off."""
         return []
 
-    def clear(self, place: int) -> None:
+    def clear(self, place: int) -> None:  # noqa: B027 - most leave nothing
         """Remove what a process that was killed has left of it on this machine. Blocks."""
 
     @property

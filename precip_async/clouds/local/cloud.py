@@ -17,7 +17,7 @@ from precip_async.clouds.local.faults import SSH_FAULTS, Faults, Orders
 from precip_async.clouds.local.hostkeys import make_host_key
 from precip_async.clouds.local.namespace_probe import obstacle
 from precip_async.clouds.local.remains import claim, clear_dead, end_left_behind, until_cleared
-from precip_async.clouds.local.spawning import not_started, ourselves, spawn, tail
+from precip_async.clouds.local.spawning import not_started, ourselves, silent, spawn, tail
 from precip_async.clouds.local.state import Record, State
 from precip_async.clouds.local.wire import WardenGone, Wire
 from precip_async.clouds.local.yard import MachineSpec, log_path
@@ -254,19 +254,25 @@ class LocalCloud:
     async def _attach(self, state: State, access: Access) -> None:
         """Take over the warden of an earlier script, which goes on as before until `adopt`."""
         record = await anyio.to_thread.run_sync(state.read)
-        line = await anyio.to_thread.run_sync(state.call)
+        script = await anyio.to_thread.run_sync(ourselves)
+        line = await anyio.to_thread.run_sync(state.call) if record is not None else None
         if line is None or record is None:
             raise InvalidArgument(
                 f"nothing of an experiment {access.experiment!r} goes on on this computer: "
                 "instances here outlive their script with keep=True only"
             )
-        script = await anyio.to_thread.run_sync(ourselves)
-        wire, greeting = await Wire.over(line, op="attach", script=script)
+        try:
+            wire, greeting = await Wire.over(line, op="attach", script=script)
+        except BaseException:
+            line.close()
+            raise
         try:
             with anyio.fail_after(START_TIMEOUT):
                 await greeting
-        except BaseException:
+        except BaseException as error:
             wire.close()
+            if isinstance(error, TimeoutError):
+                raise silent(record.pid) from error
             raise
         self._access, self._wire, self._record, self._keep = access, wire, record, True
         self._isolation = record.isolation

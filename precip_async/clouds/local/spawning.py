@@ -1,4 +1,4 @@
-"""Starting a warden, and what it said when it does not start."""
+"""Starting a warden, and what is said when it does not start, or does not answer."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from precip_async.clouds.local.state import State
 
-__all__ = ["not_started", "ourselves", "spawn", "tail"]
+__all__ = ["not_started", "ourselves", "silent", "spawn", "tail"]
 
 CONSOLE: Final = 16 * 1024  # bytes of a console that are shown
 
@@ -69,6 +69,16 @@ def not_started(state: State) -> CloudError:
         cloud="local",
         operation="prepare",
         hint=f"it said: {words.splitlines()[-1]}" if words else f"see {state.log}",
+    )
+
+
+def silent(pid: int) -> CloudError:
+    """That a warden does not answer who wants to go on with its instances."""
+    return CloudError(
+        f"the process {pid} that keeps the instances does not answer",
+        cloud="local",
+        operation="prepare",
+        hint="continue it if it was stopped (kill -CONT), and attach again",
     )
 
 
