@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from precip_async.clouds.base import Cloud, LaunchRequest
 from precip_async.errors import ExperimentClosed, InvalidArgument
-from precip_async.fanout import in_child_task
 from precip_async.fleet import Tags, checked_tags, select
 from precip_async.how import How
 from precip_async.lasting import Lasting
 from precip_async.results import RunResults
 from precip_async.settings import Settings, Shared, checked_number
+from precip_async.ssh.tasks import in_child_task
 
 if TYPE_CHECKING:
     import builtins

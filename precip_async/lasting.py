@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 from precip_async import clock
 from precip_async.detached import DetachedRun
 from precip_async.errors import InvalidArgument
-from precip_async.fanout import in_child_task
 from precip_async.how import How
 from precip_async.life import Life
 from precip_async.settings import checked_number
+from precip_async.ssh.tasks import in_child_task
 
 if TYPE_CHECKING:
     import builtins

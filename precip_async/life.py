@@ -11,8 +11,8 @@ from precip_async import forsaken
 from precip_async.clouds.base import Cloud
 from precip_async.detour import taken
 from precip_async.errors import ExperimentClosed
-from precip_async.fanout import in_child_task
 from precip_async.home.names import checked_name, default_name
+from precip_async.ssh.tasks import in_child_task
 
 if TYPE_CHECKING:
     from types import TracebackType
