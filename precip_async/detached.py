@@ -9,9 +9,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Self, overload
 
 from precip_async.errors import InvalidArgument
-from precip_async.fanout import in_child_task
 from precip_async.how import How
 from precip_async.results import RunResults
+from precip_async.ssh.tasks import in_child_task
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
