@@ -16,8 +16,9 @@ from tests.servers import OpenSSHServer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from typing import Any
 
-__all__ = ["OpenSSHServer", "many_hosts"]
+__all__ = ["OpenSSHServer", "job", "many_hosts"]
 
 
 @contextlib.contextmanager
@@ -30,3 +31,15 @@ def many_hosts() -> Iterator[OpenSSHServer]:
         ) as server,
     ):
         yield server
+
+
+def job(server: OpenSSHServer, hosts: int, **more: Any) -> dict[str, Any]:
+    """What a sample of a benchmark is told: so many hosts, how they are reached, and `more`."""
+    return {
+        "hosts": server.hosts(hosts),
+        "port": server.port,
+        "user": server.user,
+        "key": str(server.client_key_path),
+        "host_key": server.host_public_key,
+        **more,
+    }

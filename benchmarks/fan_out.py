@@ -27,7 +27,7 @@ def main() -> None:
     given = script.parse(sample)
     if given is None:
         return
-    from _sshd import many_hosts
+    from _sshd import job, many_hosts
 
     with many_hosts() as server:
         samples = _measure.interleaved(
@@ -35,14 +35,7 @@ def main() -> None:
             given.variants,
             given.rounds,
             given.seed,
-            {
-                "hosts": server.hosts(given.hosts),
-                "port": server.port,
-                "user": server.user,
-                "key": str(server.client_key_path),
-                "host_key": server.host_public_key,
-                "warm": given.warm,
-            },
+            job(server, given.hosts, warm=given.warm),
         )
     document = _measure.account(
         benchmark="fan_out",
