@@ -116,6 +116,7 @@ class Life:
             )
 
         self._opening = True
+        forsaken.attend()
         try:
             await in_child_task(open_stage)
         except BaseException:  # cancelled, it may be open all the same

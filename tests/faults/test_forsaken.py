@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from typing import TYPE_CHECKING
 
 import anyio
@@ -92,3 +93,30 @@ def test_machines_of_this_computer_go_with_the_process(tmp_path: Path) -> None:
     assert "experiment 'left' was left open" in errors
     assert "could not be closed" not in errors
     until(lambda: left_behind(tmp_path / "home" / "local") == [])
+
+
+def test_ctrl_c_while_a_thread_starts_does_not_keep_the_interpreter(tmp_path: Path) -> None:
+    """The interpreter ends though anyio never got to know a thread that it had started."""
+    code, lines, errors = run_script(
+        """
+        import asyncio, sys, threading
+        from precip_async import LocalExperiment
+
+        start = threading.Thread.start
+
+        def struck(thread):
+            start(thread)
+            if thread.name == "AnyIO worker thread":
+                print("struck")
+                raise KeyboardInterrupt
+
+        threading.Thread.start = struck
+        exp = LocalExperiment(isolation="process", home=sys.argv[1])
+        asyncio.run(exp.open())
+        """,
+        str(tmp_path / "home"),
+    )
+
+    assert lines[0] == "struck"
+    assert code == -signal.SIGINT
+    assert "KeyboardInterrupt" in errors
