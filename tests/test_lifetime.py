@@ -170,6 +170,17 @@ async def test_the_end_is_in_the_marks_the_journal_and_the_instance(tmp_path: Pa
         assert 2 * HOUR - PATIENCE < int(left) <= 2 * HOUR
 
 
+async def test_who_is_no_root_puts_an_end_off_by_sudo(tmp_path: Path) -> None:
+    """As the user of a stock image: what counts there is found, and is told of the new end."""
+    async with rehearsed(tmp_path, max_lifetime=HOUR, login_user="ubuntu") as at, at.exp as exp:
+        (instance,) = await exp.provision(at.image)
+        await exp.wait()
+
+        assert await exp.extend(2 * HOUR) == [instance]
+        left = (await exp.run([], "cat ${PRECIP_CLOUD_INIT_STATE:?}/precip-lifetime/left"))[1][0]
+        assert HOUR < int(left) <= 2 * HOUR
+
+
 async def test_an_end_is_never_brought_forward(tmp_path: Path) -> None:
     """Asking for less than there is changes nothing, and says so by an empty answer."""
     async with rehearsed(tmp_path, max_lifetime=HOUR) as at, at.exp as exp:
