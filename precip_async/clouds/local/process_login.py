@@ -43,7 +43,7 @@ shift
 exec "$@"
 """
 # A machine has one identity, whatever it is called: whom we become there by `sudo` is who is logged
-# in already, in a home of that name. This computer's own sudo would go to this computer's homes, and
+# in already, in a home of that name. This computer's own sudo would go to its own homes, and
 # drop what says where the machine keeps its cloud-init's state. Whatever else it is asked for, in
 # other words than ours, is this computer's to do.
 _SUDO: Final = """\
@@ -122,7 +122,7 @@ def prelude(open_files: int) -> tuple[str, ...]:
 
 
 def sudo(root: str, homes: str) -> str:
-    """The program that stands in for `sudo`, given root's home and what others' homes begin with."""
+    """What stands in for `sudo`, given the home of root and what those of others begin with."""
     facts = {"@PATH@": SEARCH_PATH, "@ROOT@": quote(root), "@HOMES@": quote(homes)}
     return re.sub("@[A-Z]+@", lambda found: facts[found[0]], _SUDO)
 
