@@ -29,6 +29,7 @@ from precip_async import (
 )
 from precip_async.events import JobEnded, JobStarted, Output
 from precip_async.shell import MARK
+from precip_async.ssh import detached as begun
 from tests import processes
 from tests.peers import ChoppyProxy
 from tests.polling import eventually
@@ -422,6 +423,65 @@ async def test_all_of_it_is_ended_and_nothing_else(server: OpenSSHServer, tmp_pa
         assert other[0].exit_code == -15
         assert [one[0].exit_code for one in await exp.started()] == [-9, -15]
         await run.end()  # a second time: nothing
+
+
+async def test_who_has_the_number_of_its_group_by_now_is_spared(
+    server: OpenSSHServer, tmp_path: Path
+) -> None:
+    """After a reboot, or when numbers have come round, what was its group is somebody else's."""
+    bystander = await anyio.open_process(["sleep", "300"], start_new_session=True)
+    try:
+        async with on(server, tmp_path) as exp:
+            await ready(exp)
+            run = await exp.start([], "sleep 300")
+            processes.end(bearing(run[0].id))
+            began = server.home / ".precip-jobs" / run[0].id / "began"
+            began.write_text(f"{bystander.pid} 1\n")
+            (again,) = await exp.started()
+
+            await again.end()
+
+            assert again[0].exit_code == -9
+            assert bystander.returncode is None
+    finally:
+        bystander.kill()
+        assert await bystander.wait() == -signal.SIGKILL
+
+
+async def test_a_shell_that_has_something_to_say_is_no_signal(
+    own: OpenSSHServer, tmp_path: Path
+) -> None:
+    """Bash warns of a locale that is not there: codes over 128 are the command's all the same."""
+    shells = tmp_path / "shells"
+    shells.mkdir()
+    (shells / "sh").symlink_to(shutil.which("bash") or "")
+    async with on(own, tmp_path) as exp:
+        await ready(exp)
+        (own.home / ".bashrc").write_text(f"PATH={shells}:$PATH\n")
+        run = await exp.start([], "exit 200", env={"LC_ALL": "xx_YY.UTF-8"})
+
+        assert (await run.wait(check_exit_code=False))[0] == [200]
+
+
+async def test_one_that_is_slow_to_begin_is_not_said_to_have_failed(
+    own: OpenSSHServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody knows whether it will, and the error says how to find it."""
+    slow = tmp_path / "slow"
+    slow.mkdir()
+    (slow / "date").write_text(f'#!/bin/sh\nsleep 0.5\nexec {shutil.which("date")} "$@"\n')
+    (slow / "date").chmod(0o755)
+    monkeypatch.setattr(begun, "_BEGIN", begun._BEGIN.replace("-ge 600", "-ge 1"))
+    async with on(own, tmp_path) as exp:
+        await ready(exp)
+        (own.home / ".bashrc").write_text(f"PATH={slow}:$PATH\n")
+        with pytest.raises(RemoteError, match=r"had not begun .* started\(\) finds it"):
+            await exp.start([], "echo begun")
+
+        with anyio.fail_after(20):
+            while not (runs := await exp.started()):  # noqa: ASYNC110 - it has no event
+                await anyio.sleep(0.1)
+        assert (await runs[0].wait())[1] == ["begun\n"]
 
 
 @pytest.mark.slow
