@@ -14,6 +14,7 @@ import anyio.to_thread
 import pytest
 
 from precip_async import (
+    AuthenticationFailed,
     Chunk,
     CommandFailed,
     CommandTimeout,
@@ -31,6 +32,7 @@ from precip_async.events import JobEnded, JobStarted, Output
 from precip_async.shell import MARK
 from precip_async.ssh import detached as begun
 from tests import processes
+from tests.fakes import faked_ssh
 from tests.peers import ChoppyProxy
 from tests.polling import eventually
 from tests.scripts import script
@@ -519,6 +521,39 @@ async def test_leaving_ends_what_was_started_on_hosts(
         job_id = (await exp.start([], "sleep 300"))[0].id
 
     assert bearing(job_id) == []
+
+
+async def test_leaving_asks_no_host_on_which_nothing_was_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are given back without a word; `deprovision` looks for what earlier ones left."""
+    ssh = faked_ssh(monkeypatch)
+    async with HostsExperiment(["one", "two"], home=tmp_path, limits=QUICK) as exp:
+        await ready(exp, 2)
+        await exp.run([], "true")
+        asked = len(ssh.lines)
+        await exp.deprovision("one")
+        assert len(ssh.lines) == asked + 1
+
+    assert len(ssh.lines) == asked + 1
+
+
+async def test_a_host_that_lets_us_in_no_more_is_not_tried_again(
+    own: OpenSSHServer, tmp_path: Path
+) -> None:
+    """Another try would change nothing, and two minutes of them would be a long time."""
+    async with on(own, tmp_path) as exp:
+        await ready(exp)
+        run = await exp.start([], "sleep 300")
+        allowed = own.directory / "authorized_keys"
+        keys = allowed.read_text()
+        allowed.write_text("")
+        own.kill_sessions()
+        with anyio.fail_after(jobs.PERSISTENCE / 4), pytest.raises(AuthenticationFailed):
+            await run.wait()
+
+        allowed.write_text(keys)
+        await run.end()
 
 
 async def test_one_that_nobody_waits_for_there_is_lost_and_said_to_be(
