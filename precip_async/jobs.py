@@ -253,7 +253,7 @@ def end_jobs(stage: Stage, jobs: Sequence[Job]) -> list[Callable[[], Awaitable[N
 
     async def end(job: Job) -> None:
         site = _site(stage, job.instance, job.how)
-        left = await _persistently(lambda: site.end(job.id, job.found.group))
+        left = await _persistently(lambda: site.end(job.id))
         if left:
             raise RemoteError(
                 instance_id=job.instance.id,

@@ -144,8 +144,8 @@ def explained(error: RemoteError, mending: str) -> tuple[str, str]:
                 f"port filtered, or silent: {error.problem}",
                 "see the security group, ssh_cidr= and bastion=",
             )
-        case ConnectError():
-            return f"refused: {error.problem}", "the SSH server may not be up yet"
+        case ConnectError():  # its own sentence says who refused, which may be this computer
+            return error.problem, "its SSH server may not be up yet" if error.patience else ""
         case _:
             return error.problem, "see its console"
 

@@ -28,30 +28,36 @@ _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*").fullmatch
 # printed tells the process group: sshd starts each command as the leader of a session, and `exec`
 # keeps the process, so that ending the group ends the command. It opens both streams, as what comes
 # on one says nothing about the other. SHLVL: bash would take itself for a login by ssh, once more,
-# and read ~/.bashrc a second time.
+# and read ~/.bashrc a second time. The third word is the boot in which that group is this one. All
+# this comes before the pairs, which may bear any name, as may what the login has exported.
 _START = (
-    'd=$1; shift; while [ $# -gt 1 ]; do export "$1"; shift; done; '
-    'h() { printf "\\002%s %s\\n" "$0" "$g"; }; h; h >&2; '
-    'if [ -n "$d" ]; then cd -- "$d" || exit; fi; export SHLVL=2; '
+    "precip_b=; { read -r precip_b </proc/sys/kernel/random/boot_id; } 2>/dev/null; "
+    'h() { printf "\\002%s %s %s\\n" "$0" "$precip_g" "$precip_b"; }; h; h >&2; '
+    'if [ -n "$1" ]; then cd -- "$1" || exit; fi; '
+    'shift; while [ $# -gt 1 ]; do export "$1"; shift; done; export SHLVL=2; '
     'exec "${SHELL:-/bin/sh}" -c "$1"'
 )
-_OWN_GROUP = "g=$$; "
+_OWN_GROUP = "precip_g=$$; "
 _NO_INPUT = " </dev/null"
 # sudo stays where the user who logged in was; the group is its own, where it can be read; and who
 # may not log in has a shell that runs nothing.
 _AFTER_SUDO = (
-    "cd 2>/dev/null; { read -r _ _ _ _ g _ </proc/$$/stat; } 2>/dev/null; "
+    "cd 2>/dev/null; { read -r _ _ _ _ precip_g _ </proc/$$/stat; } 2>/dev/null; "
     "case $SHELL in */nologin|*/false) SHELL=/bin/sh;; esac; "
 )
 
 # Ends what bears the mark: $0 its value, $1 the process group (0: not known), $2 tenths of a second
-# between TERM and KILL. What counts: the group and session, whoever has the mark in the environment
-# or the arguments it was started with, and the children of all these; [=] keeps `grep` from finding
-# itself. Never this script, nor what it descends from, nor a group that is not one: in containers
-# half of the machine may be in session 0. Prints what is left, if anything.
+# between TERM and KILL, $3 the boot in which that was the group (empty: this one): after another
+# somebody else may have its number, and is spared. What counts: the group and session, whoever has
+# the mark in the environment or the arguments it was started with, and the children of all these;
+# [=] keeps `grep` from finding itself. Never this script, nor what it descends from, nor a group
+# that is not one: in containers half of the machine may be in session 0. Prints what is left, if
+# anything.
 _END = r"""
-m=$0 g=$1 n=$2 i=0 told=' ' left= proc= safe=" $$ 1 0 " a=$$
+m=$0 g=$1 n=$2 i=0 b= told=' ' left= proc= safe=" $$ 1 0 " a=$$
 [ "$g" -gt 1 ] 2>/dev/null || g=none
+{ read -r b </proc/sys/kernel/random/boot_id; } 2>/dev/null
+[ -z "$3" ] || [ "$b" = "$3" ] || g=none
 [ -d /proc/self ] && proc=1
 table() {
   if [ -n "$proc" ]; then
@@ -152,8 +158,8 @@ def command_line(
 ) -> str:
     """What sshd is asked to run so that the login shell reads `command`.
 
-    The first line on either stream is the byte 2, `mark`, a space and the process group's id; what
-    a login shell's start files print comes before it.
+    The first line on either stream is the byte 2, `mark`, a space, the process group's id, a space
+    and what the kernel calls its boot; what a login shell's start files print comes before it.
 
     Args:
         command: Read by the user's login shell, unchanged.
@@ -194,13 +200,16 @@ def _starting(sudo_user: str | None, stdin: bool) -> str:
     return join("exec", *_becoming(sudo_user), "sh", "-c", start)
 
 
-def ending_line(mark: str, group: int, grace: float, *, sudo_user: str | None = None) -> str:
+def ending_line(
+    mark: str, group: int, grace: float, *, boot: str = "", sudo_user: str | None = None
+) -> str:
     """What ends the run that bears `mark`: TERM, after `grace` seconds KILL, then a look.
 
+    Where it does not run in `boot` any more, no process is taken for one of its `group`.
     It exits with 0 when nothing of the run is left, else with 9 and prints the process ids.
     """
     tenths = str(max(1, round(grace * 10)))
-    return join("exec", *_becoming(sudo_user), "sh", "-c", _END, mark, str(group), tenths)
+    return join("exec", *_becoming(sudo_user), "sh", "-c", _END, mark, str(group), tenths, boot)
 
 
 def _becoming(user: str | None) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +33,7 @@ from precip_async.events import (
 )
 from precip_async.fanout import in_child_task
 from precip_async.settings import Settings
+from precip_async.ssh.openssh_errors import translate
 from tests.fakes import QUICK, Bench, bench, refused
 from tests.polling import eventually
 
@@ -347,7 +349,7 @@ async def test_an_instance_without_an_address_is_diagnosed(at: Bench) -> None:
 @pytest.mark.parametrize(
     ("kind", "said", "seen"),
     [
-        (ConnectError, "port 22 refused", "refused: port 22 refused; the SSH server may not be up"),
+        (ConnectError, "port 22 refused", ": port 22 refused"),
         (
             ConnectTimeout,
             "no answer",
@@ -373,6 +375,32 @@ async def test_what_a_probe_meets_is_told_in_the_users_terms(
 
     assert seen in str(error)
     assert instance.state == "addressed"
+
+
+@pytest.mark.parametrize(
+    ("met", "seen"),
+    [
+        (
+            ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused"),
+            "refused the connection: no SSH server listens there (yet); its SSH server may not be",
+        ),
+        (OSError(errno.EMFILE, "Too many open files"), "do fewer at once"),
+    ],
+)
+async def test_only_who_has_refused_is_said_to_have(at: Bench, met: OSError, seen: str) -> None:
+    """A limit of this computer is not laid to the instance, nor is its server told to come up."""
+    (instance,) = await at.provision()
+
+    async def answer(target: Target) -> None:
+        raise translate(met, target)
+
+    at.connector.answer = answer
+
+    await expect_timeout(at, [instance], SOON)
+
+    said = str(instance.diagnosis)
+    assert seen in said
+    assert ("refused" in said) is ("not be up" in said) is isinstance(met, ConnectionRefusedError)
 
 
 async def test_a_login_whose_commands_never_end_is_diagnosed(at: Bench) -> None:
@@ -656,7 +684,7 @@ async def test_one_that_is_late_is_replaced_after_its_boot_timeout(at: Bench) ->
     assert (instance.state, instance.launches) == ("ready", 2)
     assert at.cloud.alive() == [instance.id]
     (replaced,) = at.of(InstanceReplaced)
-    assert (replaced.replaced_id, replaced.seen) == (old, "not ready in time: refused: no")
+    assert (replaced.replaced_id, replaced.seen) == (old, "not ready in time: no")
 
 
 async def test_time_between_provision_and_wait_counts_against_nobody(at: Bench) -> None:

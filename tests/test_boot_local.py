@@ -20,7 +20,7 @@ QUICK = Limits(poll_interval=0.05, probe_timeout=0.5)
 DIAGNOSES = {
     "never_boots": ("pending", "the cloud says that it is pending"),
     "dies_booting": ("pending", "the cloud ended it: "),
-    "ssh_late": ("addressed", "refused: "),
+    "ssh_late": ("addressed", "127."),
     "ssh_refuses_key": ("addressed", "key refused: "),
     "ssh_hangs": ("addressed", "port filtered, or silent: "),
     "root_refused": ("reachable", "root login is disabled, this image wants user ubuntu"),

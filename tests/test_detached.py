@@ -14,6 +14,7 @@ import anyio.to_thread
 import pytest
 
 from precip_async import (
+    AuthenticationFailed,
     Chunk,
     CommandFailed,
     CommandTimeout,
@@ -29,7 +30,9 @@ from precip_async import (
 )
 from precip_async.events import JobEnded, JobStarted, Output
 from precip_async.shell import MARK
+from precip_async.ssh import detached as begun
 from tests import processes
+from tests.fakes import faked_ssh
 from tests.peers import ChoppyProxy
 from tests.polling import eventually
 from tests.scripts import script
@@ -424,6 +427,65 @@ async def test_all_of_it_is_ended_and_nothing_else(server: OpenSSHServer, tmp_pa
         await run.end()  # a second time: nothing
 
 
+async def test_who_has_the_number_of_its_group_by_now_is_spared(
+    server: OpenSSHServer, tmp_path: Path
+) -> None:
+    """After a reboot, or when numbers have come round, what was its group is somebody else's."""
+    bystander = await anyio.open_process(["sleep", "300"], start_new_session=True)
+    try:
+        async with on(server, tmp_path) as exp:
+            await ready(exp)
+            run = await exp.start([], "sleep 300")
+            processes.end(bearing(run[0].id))
+            began = server.home / ".precip-jobs" / run[0].id / "began"
+            began.write_text(f"{bystander.pid} 1\n")
+            (again,) = await exp.started()
+
+            await again.end()
+
+            assert again[0].exit_code == -9
+            assert bystander.returncode is None
+    finally:
+        bystander.kill()
+        assert await bystander.wait() == -signal.SIGKILL
+
+
+async def test_a_shell_that_has_something_to_say_is_no_signal(
+    own: OpenSSHServer, tmp_path: Path
+) -> None:
+    """Bash warns of a locale that is not there: codes over 128 are the command's all the same."""
+    shells = tmp_path / "shells"
+    shells.mkdir()
+    (shells / "sh").symlink_to(shutil.which("bash") or "")
+    async with on(own, tmp_path) as exp:
+        await ready(exp)
+        (own.home / ".bashrc").write_text(f"PATH={shells}:$PATH\n")
+        run = await exp.start([], "exit 200", env={"LC_ALL": "xx_YY.UTF-8"})
+
+        assert (await run.wait(check_exit_code=False))[0] == [200]
+
+
+async def test_one_that_is_slow_to_begin_is_not_said_to_have_failed(
+    own: OpenSSHServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody knows whether it will, and the error says how to find it."""
+    slow = tmp_path / "slow"
+    slow.mkdir()
+    (slow / "date").write_text(f'#!/bin/sh\nsleep 0.5\nexec {shutil.which("date")} "$@"\n')
+    (slow / "date").chmod(0o755)
+    monkeypatch.setattr(begun, "_BEGIN", begun._BEGIN.replace("-ge 600", "-ge 1"))
+    async with on(own, tmp_path) as exp:
+        await ready(exp)
+        (own.home / ".bashrc").write_text(f"PATH={slow}:$PATH\n")
+        with pytest.raises(RemoteError, match=r"had not begun .* started\(\) finds it"):
+            await exp.start([], "echo begun")
+
+        with anyio.fail_after(20):
+            while not (runs := await exp.started()):  # noqa: ASYNC110 - it has no event
+                await anyio.sleep(0.1)
+        assert (await runs[0].wait())[1] == ["begun\n"]
+
+
 @pytest.mark.slow
 async def test_what_is_still_running_is_not_removed(server: OpenSSHServer, tmp_path: Path) -> None:
     """Its output would be lost, and it with it."""
@@ -459,6 +521,39 @@ async def test_leaving_ends_what_was_started_on_hosts(
         job_id = (await exp.start([], "sleep 300"))[0].id
 
     assert bearing(job_id) == []
+
+
+async def test_leaving_asks_no_host_on_which_nothing_was_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are given back without a word; `deprovision` looks for what earlier ones left."""
+    ssh = faked_ssh(monkeypatch)
+    async with HostsExperiment(["one", "two"], home=tmp_path, limits=QUICK) as exp:
+        await ready(exp, 2)
+        await exp.run([], "true")
+        asked = len(ssh.lines)
+        await exp.deprovision("one")
+        assert len(ssh.lines) == asked + 1
+
+    assert len(ssh.lines) == asked + 1
+
+
+async def test_a_host_that_lets_us_in_no_more_is_not_tried_again(
+    own: OpenSSHServer, tmp_path: Path
+) -> None:
+    """Another try would change nothing, and two minutes of them would be a long time."""
+    async with on(own, tmp_path) as exp:
+        await ready(exp)
+        run = await exp.start([], "sleep 300")
+        allowed = own.directory / "authorized_keys"
+        keys = allowed.read_text()
+        allowed.write_text("")
+        own.kill_sessions()
+        with anyio.fail_after(jobs.PERSISTENCE / 4), pytest.raises(AuthenticationFailed):
+            await run.wait()
+
+        allowed.write_text(keys)
+        await run.end()
 
 
 async def test_one_that_nobody_waits_for_there_is_lost_and_said_to_be(

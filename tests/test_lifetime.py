@@ -170,6 +170,17 @@ async def test_the_end_is_in_the_marks_the_journal_and_the_instance(tmp_path: Pa
         assert 2 * HOUR - PATIENCE < int(left) <= 2 * HOUR
 
 
+async def test_who_is_no_root_puts_an_end_off_by_sudo(tmp_path: Path) -> None:
+    """As the user of a stock image: what counts there is found, and is told of the new end."""
+    async with rehearsed(tmp_path, max_lifetime=HOUR, login_user="ubuntu") as at, at.exp as exp:
+        (instance,) = await exp.provision(at.image)
+        await exp.wait()
+
+        assert await exp.extend(2 * HOUR) == [instance]
+        left = (await exp.run([], "cat ${PRECIP_CLOUD_INIT_STATE:?}/precip-lifetime/left"))[1][0]
+        assert HOUR < int(left) <= 2 * HOUR
+
+
 async def test_an_end_is_never_brought_forward(tmp_path: Path) -> None:
     """Asking for less than there is changes nothing, and says so by an empty answer."""
     async with rehearsed(tmp_path, max_lifetime=HOUR) as at, at.exp as exp:
@@ -180,6 +191,27 @@ async def test_an_end_is_never_brought_forward(tmp_path: Path) -> None:
         assert await exp.extend(60) == []
         assert instance.expires_at == before
         assert at.calls("CreateTags") == []
+
+
+async def test_one_that_does_not_hear_of_its_new_end_keeps_its_old_one(tmp_path: Path) -> None:
+    """The error names it, the others are put off, and asking again asks for that one too."""
+    async with rehearsed(tmp_path, max_lifetime=HOUR) as at, at.exp as exp:
+        deaf, hears = await exp.provision(at.image, count=2)
+        await exp.wait()
+        before = deaf.expires_at
+        counter = "${PRECIP_CLOUD_INIT_STATE:?}/precip-lifetime/counter"
+        await exp.run(deaf.id, f"mv {counter} {counter}.hidden")
+
+        with pytest.raises(FleetError, match=f"1 of 2 instances failed:\n *{deaf.id}"):
+            await exp.extend(2 * HOUR)
+
+        assert deaf.expires_at == before
+        assert before is not None
+        assert hears.expires_at is not None
+        assert hears.expires_at > before
+        await exp.run(deaf.id, f"mv {counter}.hidden {counter}")
+        assert deaf in await exp.extend(2 * HOUR)
+        assert (deaf.expires_at or before) > before
 
 
 async def test_a_replacement_has_a_whole_life_of_its_own(tmp_path: Path) -> None:

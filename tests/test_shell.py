@@ -8,6 +8,7 @@ import secrets
 import shutil
 import subprocess
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -29,7 +30,6 @@ from tests.polling import until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 SHELLS = [shell for shell in ("sh", "dash", "bash", "zsh", "ksh") if shutil.which(shell)]
 shells = pytest.mark.parametrize("shell", SHELLS)
@@ -60,7 +60,7 @@ def run(line: str, *, shell: str = "sh", data: bytes = b"", **env: str) -> bytes
 def greeted(said: bytes) -> bytes:
     """What a command said after its greeting."""
     greeting, _, rest = said.partition(b"\n")
-    assert re.fullmatch(rb"\x02" + MARKED.encode() + rb" \d+", greeting)
+    assert re.fullmatch(rb"\x02" + MARKED.encode() + rb" \d+ [0-9a-f-]*", greeting)
     return rest
 
 
@@ -131,6 +131,25 @@ def test_a_command_says_its_process_group(shell: str) -> None:
     assert greeting.split()[1] == said
 
 
+@pytest.mark.parametrize("name", ["d", "g", "b", "h", "precip_g", "CDPATH"])
+def test_variables_may_bear_any_name(name: str, tmp_path: Path) -> None:
+    """None of them decides where the command runs, nor what is ended when its time is up."""
+    line = command_line(
+        f'echo $$; pwd; echo "${name}"', mark=MARKED, env={name: "/1"}, cwd=str(tmp_path)
+    )
+
+    greeting, *said = run(line, SHELL="/bin/sh").decode().splitlines()
+
+    assert said == [greeting.split()[1], str(tmp_path), "/1"]
+
+
+def test_a_command_says_in_which_boot_that_is_its_group() -> None:
+    """A group's number is good until the next one."""
+    greeting = run(command_line("true", mark=MARKED, env={})).split(b"\n")[0]
+
+    assert greeting.split()[2] == Path("/proc/sys/kernel/random/boot_id").read_bytes().strip()
+
+
 @shells
 def test_both_streams_begin_with_the_greeting(shell: str) -> None:
     """What a start file said before belongs to neither."""
@@ -138,8 +157,8 @@ def test_both_streams_begin_with_the_greeting(shell: str) -> None:
 
     ran = subprocess.run([shell, "-c", line], capture_output=True, check=True, timeout=30)
 
-    assert re.fullmatch(rb"noise\n\x02%s \d+\n" % MARKED.encode(), ran.stdout)
-    assert re.fullmatch(rb"noise\n\x02%s \d+\ne\n" % MARKED.encode(), ran.stderr)
+    assert re.fullmatch(rb"noise\n\x02%s \d+ [0-9a-f-]*\n" % MARKED.encode(), ran.stdout)
+    assert re.fullmatch(rb"noise\n\x02%s \d+ [0-9a-f-]*\ne\n" % MARKED.encode(), ran.stderr)
 
 
 def test_a_command_runs_in_its_directory_by_the_users_shell(tmp_path: Path) -> None:
@@ -242,9 +261,11 @@ def victim(command: str, count: int) -> Iterator[Victim]:
 branches = pytest.mark.parametrize("table", ["/proc", "ps"])
 
 
-def ending(one: Victim, table: str, *, group: int | None = None, grace: float = 1) -> str:
+def ending(
+    one: Victim, table: str, *, group: int | None = None, grace: float = 1, boot: str = ""
+) -> str:
     """What ends `one`, by /proc or, as on other systems, by ps."""
-    line = ending_line(one.mark, one.group if group is None else group, grace)
+    line = ending_line(one.mark, one.group if group is None else group, grace, boot=boot)
     return line if table == "/proc" else line.replace("-d /proc/self", "-d /no/proc")
 
 
@@ -276,6 +297,19 @@ def test_ending_without_a_group_goes_by_the_mark_alone(group: int, table: str) -
         run(ending(one, table, group=group))
         assert one.alive() == []
         assert len(bystander.alive()) >= 2
+
+
+@branches
+def test_ending_spares_who_has_the_number_of_the_group_since_a_reboot(table: str) -> None:
+    """Another boot's group is nobody's; in this boot it is the command's."""
+    here = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    with victim("sleep 600", 1) as bystander:
+        stranger = ending_line(secrets.token_hex(8), bystander.group, 1, boot="0" + here[:-1])
+        run(stranger if table == "/proc" else stranger.replace("-d /proc/self", "-d /no/proc"))
+        assert bystander.alive()
+    with victim("sleep 600 & sleep 601", 2) as one:
+        run(ending(one, table, boot=here))
+        assert one.alive() == []
 
 
 def test_ending_spares_itself_and_what_it_comes_from() -> None:

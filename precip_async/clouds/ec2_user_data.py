@@ -40,7 +40,8 @@ _GZIP: Final = b"\x1f\x8b"
 def cloud_config(public_key: str, lifetime: float | None = None) -> str:
     """What we have to say to cloud-init; empty if it is nothing.
 
-    Merged after the user's own: what that says stays, and keys are added to its keys.
+    Merged into the user's own: what that says stays, keys are added to its keys, and what counts a
+    lifetime down comes before its boot commands, one of which may never return.
 
     Args:
         public_key: Who is to be let in as root; empty: nobody.
@@ -53,7 +54,7 @@ def cloud_config(public_key: str, lifetime: float | None = None) -> str:
         lines += switched(lifetime)
     if not lines:
         return ""
-    merge = "merge_how: dict(no_replace,recurse_list)+list(append)+str()"
+    merge = "merge_how: dict(no_replace,recurse_list)+list(prepend)+str()"
     return "\n".join(["#cloud-config", merge, *lines, ""])
 
 

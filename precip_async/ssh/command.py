@@ -246,7 +246,8 @@ class _Run:
         """Have the next connection end what may be left."""
         order, group = self._order, self._talk.group or 0
         if not order.lasting:
-            self._lease.slot.debts.append(endings(order, self._limits, group))
+            debt = endings(order, self._limits, group, self._talk.boot)
+            self._lease.slot.debts.append(debt)
 
 
 async def end_run(pool: Pool, target: Target, order: Order, group: int, limits: Limits) -> str:
@@ -288,16 +289,18 @@ async def _say(pool: Pool, target: Target, line: str) -> Words:
     return words
 
 
-def endings(order: Order, limits: Limits, group: int = 0) -> tuple[str, ...]:
+def endings(order: Order, limits: Limits, group: int = 0, boot: str = "") -> tuple[str, ...]:
     """What ends `order` wherever it was started: lines, each to be run where the one before fails.
 
     Args:
         order: What.
         limits: The graces.
         group: Its process group; 0: not known.
+        boot: In which boot of the instance; empty: in this one.
     """
     return tuple(
-        ending_line(order.mark, group, limits.kill_grace, sudo_user=user) for user in _enders(order)
+        ending_line(order.mark, group, limits.kill_grace, boot=boot, sudo_user=user)
+        for user in _enders(order)
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,8 @@ NOISE_LIMIT = 64 * 1024  # bytes that a login shell's start files may print; the
 CHUNK = 256 * 1024  # bytes of input handed over at once
 BACKLOG = 256 * 1024  # bytes of output not yet dealt with, after which the peer has to wait
 
+_BOOT = re.compile(rb"[0-9a-f-]{36}").fullmatch
+
 Feed = Callable[["Conversation"], Coroutine[Any, Any, None]]
 
 
@@ -28,6 +31,7 @@ class Conversation:
         channel: The command's channel, once it has one.
         group: Its process group on the instance, once it has said so; it has then begun. 0 when
             what it said is no group.
+        boot: In which boot of the instance that is its group; empty while it is not known.
         exit_code: Once it has exited.
         over: Whether its channel is closed: nothing will follow.
         heard: Bytes that have come.
@@ -36,6 +40,7 @@ class Conversation:
     def __init__(self, mark: str) -> None:
         self.channel: Channel | None = None
         self.group: int | None = None
+        self.boot = ""
         self.exit_code: int | None = None
         self.over = False
         self.heard = 0
@@ -170,8 +175,9 @@ class Conversation:
                 del noise[: max(0, len(noise) - NOISE_LIMIT)]
             return b""
         del self._noise[stream]
-        group = noise[start + len(self._greeting) : end]
+        group, _, boot = noise[start + len(self._greeting) : end].partition(b" ")
         self.group = int(group) if group.isdigit() else 0
+        self.boot = boot.decode() if _BOOT(boot) else ""
         if self._impatient:  # nobody else need be woken for it
             self._news.set()
         return bytes(noise[end + 1 :])

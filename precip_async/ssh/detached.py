@@ -40,6 +40,7 @@ DIRECTORY: Final = "$HOME/.precip-jobs"
 PIECE: Final = 1024 * 1024  # bytes of a stream that are asked for at once
 WORDS: Final = 4 * 1024 * 1024  # bytes of anything else
 SWIFT: Final = 60.0  # seconds for what takes some hundredths
+NOT_BEGUN: Final = 74  # the exit code of `_BEGIN` where it is not known to have begun
 LOOKS: Final = 5  # a second, at what a command has written
 
 
@@ -63,7 +64,7 @@ _FOUND = re.compile(
 _KEEP: Final = _one_line(
     """
     d=$1; trap : HUP INT TERM;
-    echo "$$ $(date +%s)" >"$d/began.new" && mv "$d/began.new" "$d/began" || exit;
+    echo "$$ $(date +%s)" >"$d/began.new" && mv "$d/began.new" "$d/began" || exit; : >"$d/note";
     ( exec "${SHELL:-/bin/sh}" -c "$2" >>"$d/stdout" 2>>"$d/stderr" ); r=$?;
     if [ $r -gt 128 ] && [ -s "$d/note" ]; then r=$((128 - r)); fi;
     f=; head -c 4096 /dev/zero >"$d/room" || f=full; rm -f "$d/room" "$d/reserve"; i=0;
@@ -86,10 +87,16 @@ _BEGIN: Final = _one_line(
     case $s in *-f) ( b "$@" );; *) b "$@" & esac;
     elif [ -d "$d" ]; then :; else mkdir "$d"; exit 73; fi; i=0;
     until [ -s "$d/began" ]; do
-    if [ $i -ge 100 ]; then cat "$d/note" >&2; exit 74; fi;
+    if [ $i -ge 600 ] || {{ [ $i -ge 100 ] && [ -s "$d/note" ]; }}; then
+    cat "$d/note" >&2; exit 74; fi;
     i=$((i + 1)); sleep 0.05 2>/dev/null || sleep 1; done; cat "$d/began"
     """
 )
+# Whether $p is the shell that waits for the command $1.
+_ALIVE: Final = f"""
+    k() {{ kill -0 "$p" 2>/dev/null || return 1; [ -d /proc/self ] || return 0;
+    grep -qs "{MARK}=$1" "/proc/$p/environ"; }};
+"""
 # $1 the id, $2 and $3 how much one has of either stream, $4 looks to be patient for, $5 the most of
 # a stream. Says how many bytes follow on either, and how it stands: an end counts once nothing of
 # what was written before it is left to be sent.
@@ -97,8 +104,7 @@ _READ: Final = _one_line(
     f"""
     cd "{DIRECTORY}/$1" 2>/dev/null || exit 66; p=; read -r p _ <began || exit 66; j=$1;
     w() {{ set -- $(ls -ln "$1"); n=$5; }};
-    k() {{ kill -0 "$p" 2>/dev/null || return 1; [ -d /proc/self ] || return 0;
-    grep -qs "{MARK}=$j" "/proc/$p/environ"; }};
+    {_ALIVE}
     i=0; m=; l=;
     while :; do
     e=; if [ -s status ]; then read -r e <status; fi;
@@ -107,7 +113,7 @@ _READ: Final = _one_line(
     [ -z "$e" ] || break;
     if [ $((a + b)) -gt 0 ]; then
     if [ -n "$m" ] || [ $((a + b)) -gt 65536 ]; then break; fi; m=1;
-    else if k; then :; else [ -s status ] || l=1; [ -n "$l" ] && break; continue; fi;
+    else if k "$j"; then :; else [ -s status ] || l=1; [ -n "$l" ] && break; continue; fi;
     [ $i -lt "$4" ] || break; fi;
     i=$((i + 1)); sleep 0.2 2>/dev/null || sleep 1; done;
     s=more; if [ -n "$e" ]; then s="over $e"; fi; if [ -n "$l" ]; then s=lost; fi;
@@ -123,6 +129,14 @@ _LIST: Final = _one_line(
     [ -s "$d/began" ] && grep -qsF -e "$1" "$d/about" || continue; b=; read -r b <"$d/began"; s=;
     if [ -s "$d/status" ]; then read -r s <"$d/status"; fi;
     printf "J %s:%s:%s:" "$d" "$b" "$s"; cat "$d/about"; done
+    """
+)
+# $1 the id. Says the process group while the shell lives that leads it and waits for the command:
+# later, or after a reboot, somebody else may have its number.
+_GROUP: Final = _one_line(
+    f"""
+    cd "{DIRECTORY}/$1" || exit 66; p=; read -r p _ <began || exit 66; {_ALIVE}
+    if k "$1"; then echo "$p"; else echo 0; fi
     """
 )
 # $1 the id, of which nothing runs any more: by KILL, if it could not say itself.
@@ -203,6 +217,11 @@ class Site:
         order = replace(order, lasting=True, timeout=SWIFT)
         said = await self._said(order)
         words = said.texts["stdout"].split()
+        if said.exit_code == NOT_BEGUN and not said.texts["stderr"]:
+            raise self._problem(
+                "it had not begun half a minute after it was asked to: when it does so yet, "
+                "started() finds it"
+            )
         if said.exit_code or len(words) < 2 or not all(word.isdigit() for word in words[:2]):  # noqa: PLR2004 - the two
             raise self._problem(f"it could not be started: {said.error}")
         return int(words[0]), int(words[1])
@@ -245,10 +264,14 @@ class Site:
             ended = Ended(exit_code=int(head[4]), at=int(head[5]), full=head[6] is not None)
         return Piece(data={"stdout": out, "stderr": err}, ended=ended, lost=state == "lost")
 
-    async def end(self, job_id: str, group: int) -> str:
+    async def end(self, job_id: str) -> str:
         """End a command and all that came of it, verified; what is left of it, in words."""
         order = replace(self.order, mark=job_id)
-        left = await end_run(self.pool, self.target, order, group, self.limits)
+        said = await self._ask(script(_GROUP, job_id))
+        group = bytes(said.texts["stdout"]).strip()
+        if said.exit_code or not group.isdigit():
+            raise self._problem(f"what runs of {job_id} can't be told: {said.error}")
+        left = await end_run(self.pool, self.target, order, int(group), self.limits)
         if not left:
             said = await self._ask(script(_CLOSE, job_id))
             if said.exit_code:

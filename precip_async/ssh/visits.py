@@ -64,9 +64,9 @@ class RemoteSite:
         """See `Site.read`."""
         return cast("Piece", await self._visit("read", job_id, offsets, patience))
 
-    async def end(self, job_id: str, group: int) -> str:
+    async def end(self, job_id: str) -> str:
         """See `Site.end`."""
-        return cast("str", await self._visit("end", job_id, group))
+        return cast("str", await self._visit("end", job_id))
 
     async def remove(self, job_id: str) -> None:
         """See `Site.remove`."""

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import email
 import gzip
+import subprocess
 from email.mime.multipart import MIMEMultipart
 from email.mime.text import MIMEText
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -43,7 +45,7 @@ def test_our_part_lets_root_in() -> None:
     """By the experiment's key, and without the forced command."""
     assert OURS.splitlines() == [
         "#cloud-config",
-        "merge_how: dict(no_replace,recurse_list)+list(append)+str()",
+        "merge_how: dict(no_replace,recurse_list)+list(prepend)+str()",
         "disable_root: false",
         "ssh_authorized_keys:",
         f"  - {PUBLIC_KEY}",
@@ -148,3 +150,30 @@ def test_whose_user_data_is_read_is_known(
     )
 
     assert cloud.traits.cloud_init == whose
+
+
+MERGING = """
+import importlib.util, sys, yaml
+from cloudinit import mergers
+theirs, ours = map(yaml.safe_load, sys.argv[1:])
+merger = mergers.construct(mergers.dict_extract_mergers(ours))
+print(yaml.safe_dump(merger.merge(theirs, ours)))
+"""
+
+
+@pytest.mark.cloud_init
+def test_the_real_one_counts_before_the_boot_commands_of_the_user() -> None:
+    """One that never returns keeps nothing from ending; and what the user has said stays."""
+    theirs = "#cloud-config\nbootcmd: [sleep infinity]\ndisable_root: true\n"
+    python = Path("/usr/bin/cloud-init").read_text(encoding="utf-8").split("\n")[0].split()[0][2:]
+
+    ran = subprocess.run(
+        [python, "-c", MERGING, theirs, cloud_config(PUBLIC_KEY, 60)],
+        capture_output=True,
+        check=True,
+        text=True,
+    )
+
+    boots = ran.stdout.index("bootcmd:")
+    assert boots < ran.stdout.index("precip-lifetime", boots) < ran.stdout.index("sleep infinity")
+    assert "disable_root: true" in ran.stdout

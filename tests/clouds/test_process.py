@@ -364,6 +364,19 @@ async def test_no_machines_without_their_guard(
         await yard.aclose()
 
 
+async def test_whom_one_becomes_on_a_shared_machine_has_a_home_there_too(tmp_path: Path) -> None:
+    """Not root's home on this computer, which sudo would go to; what else it is asked is sudo's."""
+    async with open_lot(tmp_path, private=False) as lot:
+        box = await lot.start()
+        became = await box.run("exec sudo -n -H -u root -- sh -c 'pwd; cd; pwd; echo $0' x", "ann")
+        other = await box.run("sudo --version || echo not here")
+
+        ann, root, said = became.splitlines()
+        assert (Path(ann).name, Path(root).name, said) == ("home-ann", "home-root", "x")
+        assert Path(root).is_relative_to(tmp_path)
+        assert "Sudo version" in other or other == "not here"
+
+
 async def test_a_shared_machine_has_a_home_of_its_own(tmp_path: Path) -> None:
     """Without spaces each machine, and each user on it, still has a private home directory."""
     async with open_lot(tmp_path, private=False) as lot:

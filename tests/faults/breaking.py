@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import uuid
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -11,9 +13,11 @@ import pytest
 
 from precip_async.clouds.ec2_addresses import Addresses
 from precip_async.clouds.ec2_calls import Calls
+from precip_async.clouds.ec2_credentials import Credentials
 from precip_async.ending import Books
 from precip_async.home.journal import Journal
 from precip_async.launch import Launcher
+from precip_async.ssh.command import _Run
 from precip_async.ssh.slot import Lease
 from precip_async.stage import Stage
 
@@ -93,11 +97,46 @@ def addresses_stay(patch: Patch) -> None:
     patch.setattr(Addresses, "_release", release)
 
 
+def early_word_of_an_end(patch: Patch) -> None:
+    """The journal hears that machines have ended when they are asked to."""
+    write = Books.write
+
+    async def written(books: Books, method: Any, *args: Any, **given: Any) -> Any:
+        if method is Journal.ending:
+            await write(books, Journal.ended, *args, **given)
+        return await write(books, method, *args, **given)
+
+    patch.setattr(Books, "write", written)
+
+
+def commands_go_on(patch: Patch) -> None:
+    """What runs when its caller is cancelled is left to itself."""
+
+    async def end(run: _Run) -> str:
+        run._lease.drop()
+        return ""
+
+    patch.setattr(_Run, "end", end)
+
+
+def a_secret_in_a_log(patch: Patch) -> None:
+    """Whoever is asked with is written to a file beside the home."""
+    keep = Credentials._keep_secret
+
+    def kept(credentials: Credentials, *given: str | None) -> None:
+        keep(credentials, *given)
+        with Path(os.environ["PRECIP_HOME"]).with_suffix(".log").open("a") as file:
+            file.write(f"asked as {given}\n")
+
+    patch.setattr(Credentials, "_keep_secret", kept)
+
+
 BREAKS: Mapping[str, Callable[[Patch], None]] = {
     breaks.__name__: breaks
     for breaks in (
         *(no_shield_of_launches, late_intent, no_shield_of_starts, no_shield_of_ends),
-        *(another_token_each_time, addresses_stay),
+        *(another_token_each_time, addresses_stay, early_word_of_an_end, commands_go_on),
+        a_secret_in_a_log,
     )
 }
 

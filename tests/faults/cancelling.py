@@ -89,7 +89,8 @@ async def runs_nothing(there: World, exp: Experiment) -> None:
     targets = [stage.reach.target(one)[0] for one in exp.instances()]
     unconnected = [one for one in targets if not stage.remote.pool.connected(one)]
     assert len(there.machines.running) <= len(unconnected)
-    assert (await exp.run([], "work", parallel=True))[0] == [0, 0, 0]
+    # a short one: what was left would else have come to its own end meanwhile
+    assert (await exp.run([], "true", parallel=True))[0] == [0, 0, 0]
     assert there.machines.running == {}
     await exp.aclose()
 

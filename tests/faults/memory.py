@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import anyio
 import pytest
 
-from precip_async import Experiment, Limits
+from precip_async import Experiment, Limits, forsaken
 from precip_async.home.directory import Home
 from precip_async.home.journal import Journal
 from precip_async.reach import Reach
@@ -126,6 +126,7 @@ class World:
         self._path = home
         self.cloud = FakeCloud()
         self.machines = Machines()
+        self._made: list[Experiment] = []
         for operation in OPERATIONS:
             self.cloud.before[operation] = self._takes_time
             self.cloud.after[operation] = self._takes_time
@@ -142,11 +143,19 @@ class World:
 
     def experiment(self) -> Experiment:
         """An experiment in it, always of the same name."""
-        return Experiment(self.cloud, name="one", home=self._path, limits=LIMITS)
+        made = Experiment(self.cloud, name="one", home=self._path, limits=LIMITS)
+        self._made.append(made)
+        return made
 
     def close(self) -> None:
-        """Let go of the journal."""
+        """Let go of the journal, and of experiments that nobody has closed.
+
+        Their loop is gone, and so is their cloud: who would close them as the interpreter exits
+        would only tell of it.
+        """
         self._journal.close()
+        for made in self._made:
+            forsaken.release(made)
 
     # -- accounts ----------------------------------------------------------------------------
 
@@ -172,6 +181,8 @@ class World:
         assert off_the_loop(self._journal.alive) == [], "the journal"
         assert [*self._path.glob("names/*")] == [], "the name"
         assert [*self._path.rglob(".new-*")] == [], "drafts"
+        held = forsaken._open.keys() & set(self._made)
+        assert not held, "closed once more as the interpreter exits"
         self.check_launches()
 
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         ("no_shield_of_launches", "provision"),
         ("no_shield_of_starts", "run"),
         ("no_shield_of_ends", "everything"),
+        ("commands_go_on", "run"),
     ],
 )
 def test_a_shield_that_is_gone_is_missed(tmp_path: Path, protection: str, verb: str) -> None:
@@ -32,15 +33,16 @@ def test_a_shield_that_is_gone_is_missed(tmp_path: Path, protection: str, verb: 
         at_every_suspension(tmp_path / "home", verb, "scope")
 
 
-def test_an_intent_that_is_written_late_is_missed(tmp_path: Path) -> None:
-    """While the cloud starts machines, whoever came after us could not find them."""
+@pytest.mark.parametrize("protection", ["late_intent", "early_word_of_an_end"])
+def test_a_journal_that_does_not_know_what_runs_is_missed(tmp_path: Path, protection: str) -> None:
+    """While the cloud starts or ends machines, whoever came after us could not find them."""
 
     async def main(loop: VirtualLoop) -> None:
         loop.strike(there.check_journal, range(1, 10**6))
         await everything(there.experiment())
 
     missed = pytest.raises(AssertionError, match="knows nothing of")
-    with broken("late_intent"), world(tmp_path / "home") as there, missed:
+    with broken(protection), world(tmp_path / "home") as there, missed:
         run_virtually(main)
 
 
@@ -50,6 +52,7 @@ def test_an_intent_that_is_written_late_is_missed(tmp_path: Path) -> None:
     [
         ("late_intent", "amazon", "kill", "launch.accepted", "unknown to the journal"),
         ("another_token_each_time", "amazon", "lost", "", "launched twice"),
+        ("a_secret_in_a_log", "amazon", "none", "", "the secret key is in"),
         ("addresses_stay", "nova-havana", "none", "", "it left something"),
     ],
 )

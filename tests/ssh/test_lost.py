@@ -220,6 +220,22 @@ async def test_a_server_that_is_gone_when_debts_are_due_is_no_hindrance(
 
 
 @pytest.mark.in_process
+async def test_what_is_owed_is_owed_by_this_boot(rig: Rig, own: OpenSSHServer) -> None:
+    """After the next one, the group that has the number is somebody else's."""
+    boot = (await anyio.Path("/proc/sys/kernel/random/boot_id").read_text()).strip()
+    nap = Nap()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(losing, rig, str(nap))
+        await eventually(nap.sleepers)
+        own.kill_sessions()
+
+    (lines,) = rig.pool._slot(rig.target).debts
+    assert boot in lines[0].split()[-1]
+    assert await rig.out("echo again") == "again"
+    assert not nap.sleepers()
+
+
+@pytest.mark.in_process
 async def test_what_a_next_connection_can_not_end_is_warned_of(
     rig: Rig, own: OpenSSHServer, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from precip_async.clouds.local.process_sweep import MARK
+from precip_async.shell import quote
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["SEARCH_PATH", "Request", "login_shell", "prelude", "sftp_server", "valid_user"]
+__all__ = ["SEARCH_PATH", "Request", "login_shell", "prelude", "sftp_server", "sudo", "valid_user"]
 
 SEARCH_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -39,6 +40,20 @@ ulimit -S -n "$1"
 cd "$HOME" || cd /
 unset OLDPWD
 shift
+exec "$@"
+"""
+# A machine has one identity, whatever it is called: whom we become there by `sudo` is who is logged
+# in already, in a home of that name. This computer's own sudo would go to its own homes, and
+# drop what says where the machine keeps its cloud-init's state. Whatever else it is asked for, in
+# other words than ours, is this computer's to do.
+_SUDO: Final = """\
+#!/bin/sh
+case $1$2$3$5 in -n-H-u--) ;; *) PATH=@PATH@; export PATH; exec sudo "$@";; esac
+SUDO_USER=$USER USER=$4 LOGNAME=$4
+case $4 in root) HOME=@ROOT@;; *) HOME=@HOMES@$4;; esac
+export SUDO_USER USER LOGNAME HOME
+shift 5
+[ -d "$HOME" ] || mkdir -m 0700 "$HOME"
 exec "$@"
 """
 
@@ -104,6 +119,12 @@ def sftp_server() -> tuple[str, ...]:
 def prelude(open_files: int) -> tuple[str, ...]:
     """What to put before a session's own command line: limits, its home, and being there."""
     return ("/bin/sh", "-c", _PRELUDE, "login", str(open_files))
+
+
+def sudo(root: str, homes: str) -> str:
+    """What stands in for `sudo`, given the home of root and what those of others begin with."""
+    facts = {"@PATH@": SEARCH_PATH, "@ROOT@": quote(root), "@HOMES@": quote(homes)}
+    return re.sub("@[A-Z]+@", lambda found: facts[found[0]], _SUDO)
 
 
 def valid_user(name: str) -> bool:

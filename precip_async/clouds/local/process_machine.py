@@ -6,6 +6,7 @@ import asyncio
 import os
 import shutil
 import signal
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import anyio
@@ -13,7 +14,7 @@ import asyncssh
 
 from precip_async.clouds.base import CLOUD_INIT_STATE
 from precip_async.clouds.local.process_children import Child, Streams
-from precip_async.clouds.local.process_login import SEARCH_PATH, prelude
+from precip_async.clouds.local.process_login import SEARCH_PATH, prelude, sudo
 from precip_async.clouds.local.process_space import Space, overslept
 from precip_async.clouds.local.process_ssh import listen
 from precip_async.clouds.local.process_sweep import MARK, end_marked
@@ -22,7 +23,6 @@ from precip_async.clouds.local.yard import Placement, YardError, refusing
 if TYPE_CHECKING:
     import socket
     from collections.abc import Callable
-    from pathlib import Path
 
     from precip_async.clouds.local.process_login import Request
     from precip_async.clouds.local.process_space import SpaceTools
@@ -34,6 +34,12 @@ BEGIN_TIMEOUT: Final = 20.0  # seconds until its cloud-init is under way; about 
 END_TIMEOUT: Final = 20.0  # seconds until what won't end is reported
 LOOK: Final = 1.0  # seconds between two looks for sessions that sleep
 BACKLOG: Final = 4096  # connections that a server may leave unanswered
+
+# The directory, and what stands in for sudo.
+_WRITING: Final = """\
+mkdir -m 0755 {0} && cat >{0}/sudo <<'PROGRAM' && chmod 0755 {0}/sudo
+{1}PROGRAM
+"""
 
 
 class Machine:
@@ -70,6 +76,7 @@ class Machine:
         self._directory = directory
         own = "/tmp" if tools else str(directory)  # noqa: S108 - a space has its own
         self._cloud_init_state = f"{own}/.cloud-init"  # /run/cloud-init is this computer's
+        self._programs = f"{own}/.programs"  # of its own, before this computer's
         self._open_files = open_files
         self._died = died
         self._ending = False
@@ -106,6 +113,7 @@ class Machine:
             )
         else:
             (self._directory / "tmp").mkdir(mode=0o700, parents=True)
+            await anyio.to_thread.run_sync(self._write_programs)
         if self.spec.cloud_init:
             await self._begin_cloud_init()
         if self.spec.power:
@@ -194,6 +202,8 @@ class Machine:
             if terminal:
                 argv = ["setsid", "-c", *argv]
         env[CLOUD_INIT_STATE] = self._cloud_init_state
+        if self._space is None or self.spec.cloud_init:
+            env["PATH"] = f"{self._programs}:{env['PATH']}"
         child = Child(
             argv,
             env=env,
@@ -212,9 +222,19 @@ class Machine:
             os.write(self._log, line.encode(errors="replace") + b"\n")
 
     async def _begin_cloud_init(self) -> None:
-        child = self._spawn(self.spec.cloud_init)
+        script = self.spec.cloud_init
+        if self._space is not None:  # nobody else can write there
+            script = _WRITING.format(self._programs, sudo("/root", "/home/")) + script
+        child = self._spawn(script)
         with anyio.move_on_after(BEGIN_TIMEOUT):  # and it boots all the same
             await child.wait()
+
+    def _write_programs(self) -> None:
+        program = Path(self._programs) / "sudo"
+        program.parent.mkdir(mode=0o700)
+        homes = f"{self._directory}/home-"
+        program.write_text(sudo(f"{homes}root", homes), encoding="utf-8")
+        program.chmod(0o700)
 
     def _powered_off(self, code: int) -> None:
         if code == 0:  # else whoever decides has failed
