@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["Budget", "Collector", "Listener", "OutputFiles", "run_command"]
 
 Listener = Callable[["Stream", str], object]
-Room = Callable[[], Awaitable[object]]
+Waiting = Callable[[], Awaitable[object]]
 
 
 class Budget:
@@ -101,7 +101,7 @@ class Collector(Conversation):
         budget: Budget,
         files: OutputFiles,
         listener: Listener | None,
-        room: Room | None = None,
+        room: Waiting | None = None,
     ) -> None:
         super().__init__(mark)
         self._budget, self._files = budget, files
@@ -184,7 +184,7 @@ async def run_command(
     files: OutputFiles,
     stdin: bytes | None = None,
     listener: Listener | None = None,
-    room: Room | None = None,
+    room: Waiting | None = None,
 ) -> CommandResult:
     """Run `order` on `target` and return what came of it, whatever its exit code.
 
