@@ -254,22 +254,30 @@ async def test_closing_ends_workers_in_peace(two: Two) -> None:
         await two.run("true")
 
 
-async def test_workers_end_with_a_parent_that_is_killed(server: OpenSSHServer) -> None:
-    """Nobody is told of the end of a killed process, and they end all the same."""
+@pytest.mark.parametrize("forks", [False, True], ids=["alone", "with a fork"])
+async def test_workers_end_with_a_parent_that_is_killed(server: OpenSSHServer, forks: bool) -> None:
+    """Nobody is told of the end of a killed process, and they end all the same.
+
+    A fork of it, as of `multiprocessing`, has its end of the line, and keeps it open.
+    """
     facts = {"host": server.host, "port": server.port, "user": server.user}
-    facts |= {"key": str(server.client_key_path), "known": server.host_public_key}
+    facts |= {"forks": forks, "key": str(server.client_key_path), "known": server.host_public_key}
     parent = await anyio.open_process([sys.executable, "-c", PARENT, json.dumps(facts)])
     async with parent:
         assert parent.stdout is not None
         with anyio.fail_after(30):
-            pid = int(await parent.stdout.receive())
+            pid, fork = map(int, (await parent.stdout.receive()).split())
         parent.kill()
 
-    await eventually(lambda: not Path(f"/proc/{pid}").exists())
+    try:
+        await eventually(lambda: not Path(f"/proc/{pid}").exists())
+    finally:
+        if forks:
+            os.kill(fork, signal.SIGKILL)
 
 
 PARENT = """
-import asyncio, json, sys
+import asyncio, json, os, signal, sys
 from precip_async.limits import Limits
 from precip_async.ssh.remote import PooledRemote
 from precip_async.ssh.batch import Column, Reaches
@@ -291,7 +299,11 @@ async def main():
         instance_id="i", host=facts["host"], alias="i", port=facts["port"], user=facts["user"]
     )
     await one(remote, Reaches(targets=Column([target]), timeout=10))
-    sys.stdout.write(f"{remote.pids[0]}\\n")
+    fork = os.fork() if facts["forks"] else 0
+    if facts["forks"] and not fork:
+        os.close(1)
+        signal.pause()
+    sys.stdout.write(f"{remote.pids[0]} {fork}\\n")
     sys.stdout.flush()
     await asyncio.Event().wait()
 
@@ -312,6 +324,56 @@ async def test_a_worker_that_does_not_start_says_why(
             await rig.run("true")
 
     assert "exit code 7" in str(caught.value)
+
+
+async def test_a_worker_that_does_not_stand_ready_is_given_up(
+    server: OpenSSHServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It lives and says nothing: it is ended, and the error says so."""
+    silent = tmp_path / "python"
+    silent.write_text("#!/bin/sh\nexec sleep 1000\n")
+    silent.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(silent))
+    monkeypatch.setattr("precip_async.ssh.workers.shard.START_TIMEOUT", 0.2)
+    monkeypatch.setattr("precip_async.ssh.workers.process.GOING", 1.0)
+    async with Two(server, tmp_path) as rig:
+        with (
+            anyio.fail_after(20),
+            pytest.raises(ExperimentException, match=r"not ready within 0.2 s.*ssh_workers=0"),
+        ):
+            await rig.run("true")
+
+        assert rig.sharded._shard(rig.target).ended == "signal 9"
+
+
+async def test_a_worker_imports_nothing_from_where_the_user_is(
+    two: Two, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A script of the user's may have the name of a module of Python's."""
+    await anyio.Path(tmp_path, "random.py").write_text("raise SystemExit('the wrong one')")
+    monkeypatch.chdir(tmp_path)
+
+    assert await two.out("echo on") == "on"
+
+
+async def test_a_file_whose_sending_was_given_up_is_not_taken_for_the_next(
+    server: OpenSSHServer, tmp_path: Path
+) -> None:
+    """Its descriptor was on its way already when who wanted it was cancelled."""
+    for name in ("first", "second"):
+        (tmp_path / name).write_text(f"{name} of them\n")
+    async with Two(server, tmp_path, limits=replace(LIMITS, small_file=4)) as rig:
+        await rig.out("true")
+        briefing = rig.sharded._shard(rig.target)._briefing
+        assert briefing is not None
+        with (
+            (tmp_path / "first").open() as first,
+            Source(tmp_path / "second", rig.limits, users=2) as source,
+        ):
+            briefing.process.send_file(source.number + 1, first.fileno())
+            await rig.send(source, tmp_path / "copy")
+
+    assert (tmp_path / "copy").read_text() == "second of them\n"
 
 
 async def test_a_bug_over_there_is_shown_with_its_traceback(two: Two) -> None:
