@@ -31,8 +31,11 @@ class Work(Watch, Generic[Value]):
     Attributes:
         count: At how many places.
         takes_files: Whether it opens files here at each, for which there is to be room.
+        is_here: Whether that is this process, whoever holds the connections.
         outcomes: What has come of each so far.
     """
+
+    is_here = False
 
     def __init__(self, batch: Batch, remote: Remote, count: int) -> None:
         self._batch, self._remote, self.count = batch, remote, count
@@ -71,6 +74,8 @@ class Jobs(Work[Value]):
         told: Is shown what fails.
         takes_files: See `Work`.
     """
+
+    is_here = True
 
     def __init__(
         self,

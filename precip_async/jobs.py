@@ -28,7 +28,7 @@ from precip_async.how import How
 from precip_async.results import CommandResult
 from precip_async.ssh.command import Order
 from precip_async.ssh.detached import Found, starting
-from precip_async.ssh.output import Budget, Collector, OutputFiles
+from precip_async.ssh.output import Budget, Collector, OutputFiles, Unwritable
 from precip_async.ssh.visits import RemoteSite
 from precip_async.work import environments, text_of
 
@@ -199,13 +199,12 @@ async def _wait(stage: Stage, job: Job, how: How, budget: Budget) -> CommandResu
     try:
         with anyio.move_on_after(how.timeout):
             ended = await _collect(stage, job, kept)
-    except OSError as error:
+    except Unwritable as error:
         raise TransferError(
             instance_id=instance.id,
             host=instance.public_address or "",
-            problem=f"the command's output can't be written to {error.filename or 'a file'}: "
-            f"{error.strerror}; the command goes on",
-        ) from error
+            problem=f"{error}; the command goes on",
+        ) from error.__cause__
     finally:
         kept.close()
     out, err = kept.streams["stdout"], kept.streams["stderr"]

@@ -248,7 +248,7 @@ class Stage:
         width = self.settings.limits.max_hosts if given is True else int(given)
         if not work.takes_files:  # connections alone make room for each other
             return await fan_out(work, width=width, results=results)
-        async with self.remote.working(min(width or 1, work.count)):
+        async with self.remote.working(min(width or 1, work.count), here=work.is_here):
             return await fan_out(work, width=width, results=results)
 
     async def each(

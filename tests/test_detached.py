@@ -8,6 +8,7 @@ import shutil
 import signal
 from collections import Counter
 from typing import TYPE_CHECKING, Any
+from unittest import mock
 
 import anyio
 import anyio.to_thread
@@ -18,6 +19,7 @@ from precip_async import (
     Chunk,
     CommandFailed,
     CommandTimeout,
+    ConnectTimeout,
     DetachedRun,
     HostsExperiment,
     InvalidArgument,
@@ -360,6 +362,20 @@ async def test_a_host_that_stays_away_is_an_error(
         (again,) = await exp.started()
         assert again[0].id == run[0].id
         await again.end()
+
+
+async def test_a_host_that_is_too_slow_is_no_trouble_with_files(
+    server: OpenSSHServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No connection in time is an `OSError`, and that is not taken for output without a place."""
+    slow = ConnectTimeout(instance_id="i", host="h", problem="too slow")
+    async with on(server, tmp_path) as exp:
+        await ready(exp)
+        run = await exp.start([], "true")
+        with monkeypatch.context() as patch:
+            patch.setattr(jobs, "read_job", mock.AsyncMock(side_effect=slow))
+            with pytest.raises(ConnectTimeout, match="too slow"):
+                await run.wait()
 
 
 # -- left alone ----------------------------------------------------------------------------------

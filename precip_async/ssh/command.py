@@ -270,14 +270,17 @@ async def end_run(pool: Pool, target: Target, order: Order, group: int, limits: 
 
 
 async def _say(pool: Pool, target: Target, line: str) -> Words:
-    """Run a line of ours; over a new connection where this one has no session for it."""
-    words = Words()
-    for patient in (False, True):
+    """Run a line that ends something; over a new connection where this one does not do.
+
+    It has no session for it, perhaps, or is lost while it runs: to end it twice does no harm.
+    """
+    for last in (False, True):
+        words = Words()
         async with pool.lease(target, spare=True) as lease:
             try:
-                channel = await lease.start(line, words, patient=patient)
-            except ConnectError:
-                if patient:
+                channel = await lease.start(line, words, patient=last)
+            except (ConnectError, ConnectionLost):
+                if last:
                     raise
                 lease.drop()
                 continue
@@ -285,6 +288,7 @@ async def _say(pool: Pool, target: Target, line: str) -> Words:
                 await words.until_over()
             finally:
                 channel.close()
+        if words.exit_code is not None:
             break
     return words
 

@@ -27,10 +27,10 @@ if TYPE_CHECKING:
     from precip_async.ssh.pool import Pool
     from precip_async.ssh.transport import Target
 
-__all__ = ["Budget", "Collector", "Listener", "OutputFiles", "run_command"]
+__all__ = ["Budget", "Collector", "Listener", "OutputFiles", "Unwritable", "run_command"]
 
 Listener = Callable[["Stream", str], object]
-Room = Callable[[], Awaitable[object]]
+Waiting = Callable[[], Awaitable[object]]
 
 
 class Budget:
@@ -71,6 +71,20 @@ class OutputFiles:
         return Path(f"{self.stem}.{stream}")
 
 
+class Unwritable(Exception):
+    """Output can't be written on this machine.
+
+    Not every `OSError` says so: a connection that is not had in time is one, and what a listener
+    raises may be.
+    """
+
+    def __init__(self, error: OSError) -> None:
+        super().__init__(
+            f"the command's output can't be written to {error.filename or 'a file'}: "
+            f"{error.strerror}"
+        )
+
+
 class _Kept:
     """One stream: its head in memory and, where it has one, its file."""
 
@@ -101,7 +115,7 @@ class Collector(Conversation):
         budget: Budget,
         files: OutputFiles,
         listener: Listener | None,
-        room: Room | None = None,
+        room: Waiting | None = None,
     ) -> None:
         super().__init__(mark)
         self._budget, self._files = budget, files
@@ -131,10 +145,18 @@ class Collector(Conversation):
             self.put_off(len(data))
 
     async def flush(self) -> None:
-        """Write and show what has come."""
+        """Write and show what has come.
+
+        Raises:
+            Unwritable: It can't be written.
+            Exception: Whatever the listener raises.
+        """
         for stream, kept in self.streams.items():
             if kept.path is not None and (kept.backlog or kept.file is None):
-                await anyio.to_thread.run_sync(_write, kept)
+                try:
+                    await anyio.to_thread.run_sync(_write, kept)
+                except OSError as error:
+                    raise Unwritable(error) from error
             if kept.shown and self._listener is not None:
                 shown, kept.shown = b"".join(kept.shown), []
                 kept.decoder = kept.decoder or getincrementaldecoder("utf-8")("replace")
@@ -184,7 +206,7 @@ async def run_command(
     files: OutputFiles,
     stdin: bytes | None = None,
     listener: Listener | None = None,
-    room: Room | None = None,
+    room: Waiting | None = None,
 ) -> CommandResult:
     """Run `order` on `target` and return what came of it, whatever its exit code.
 
@@ -213,13 +235,12 @@ async def run_command(
     started_at, began = datetime.now(UTC), time.monotonic()
     try:
         left = await converse(pool, target, order, talk, limits, feed)
-    except OSError as error:
+    except Unwritable as error:
         raise TransferError(
             instance_id=target.instance_id,
             host=target.host,
-            problem=f"the command's output can't be written to {error.filename or 'a file'}: "
-            f"{error.strerror}; the command was ended",
-        ) from error
+            problem=f"{error}; the command was ended",
+        ) from error.__cause__
     finally:
         talk.close()
     out, err = talk.streams["stdout"], talk.streams["stderr"]

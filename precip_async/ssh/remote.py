@@ -35,8 +35,12 @@ class Remote(Protocol):
             ExperimentException: They can't be.
         """
 
-    def working(self, hosts: int) -> AbstractAsyncContextManager[None]:
+    def working(self, hosts: int, *, here: bool = False) -> AbstractAsyncContextManager[None]:
         """Have what it takes to work on `hosts` at once; see `Room.working`.
+
+        Args:
+            hosts: How many.
+            here: Whether this process opens the files, whoever holds the connections.
 
         Raises:
             InvalidArgument: There are too few descriptors.
@@ -115,8 +119,8 @@ class PooledRemote:
     async def expect(self, instances: int) -> None:
         """See `Remote.expect`: few or many, it is all one."""
 
-    def working(self, hosts: int) -> AbstractAsyncContextManager[None]:
-        """See `Remote.working`."""
+    def working(self, hosts: int, *, here: bool = False) -> AbstractAsyncContextManager[None]:
+        """See `Remote.working`: all is here."""
         return self.pool.working(hosts)
 
     async def each(self, batch: Batch, places: Sequence[int], watch: Watch, *, width: int) -> None:

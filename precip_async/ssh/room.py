@@ -86,33 +86,39 @@ class Room:
         self._others = max(0, descriptors.in_use() - ours) if self.limit < sys.maxsize else 0
 
     @asynccontextmanager
-    async def working(self, hosts: int) -> AsyncIterator[None]:
+    async def working(self, hosts: int, *, connected: bool = True) -> AsyncIterator[None]:
         """Set aside what `hosts` that are worked on at once take; resting connections give way.
+
+        Args:
+            hosts: How many.
+            connected: Whether the connections to them are this loop's.
 
         Raises:
             InvalidArgument: They don't fit, even when all that rest have given way.
         """
-        if not self._working:  # else its files would be taken for somebody else's
+        if not self._files:  # else its files would be taken for somebody else's
             self.look()
         files = FILES * hosts
         others = self._working + self._files  # other work of this loop's, under way
-        if others + hosts + files > self._total:
-            raise InvalidArgument(self._too_many(hosts, others))
+        each = FILES + connected
+        if others + each * hosts > self._total:
+            raise InvalidArgument(self._too_many(hosts, others, each))
+        connections = hosts * connected
         self._files += files
-        self._working += hosts
+        self._working += connections
         try:
             while self.free < 0 and self.resting:
                 await self._retire()
             yield
         finally:
             self._files -= files
-            self._working -= hosts
+            self._working -= connections
             self._stir()
 
-    def _too_many(self, hosts: int, others: int) -> str:
-        most = (self._total - others) // (1 + FILES)
+    def _too_many(self, hosts: int, others: int, each: int) -> str:
+        most = (self._total - others) // each
         fewer = f"work on at most {most} at once (parallel={most})" if most > 0 else "close some"
-        taken = self._others + others + (1 + FILES) * hosts
+        taken = self._others + others + each * hosts
         needed = min(taken + RESERVE, -(-taken * SMALL // (SMALL - 1)))
         return (
             f"{hosts} host(s) at once take more file descriptors than this process may have: it "

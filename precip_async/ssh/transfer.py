@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING
 
-from precip_async.errors import TransferError
+from precip_async.errors import RemoteError, TransferError
 from precip_async.ssh import tree
 from precip_async.ssh.command import converse
 from precip_async.ssh.conversation import Conversation
@@ -80,7 +80,7 @@ def local_trouble(target: Target, path: Path) -> Iterator[None]:
     except tree.TreeError as error:
         raise _failed(target, path, str(error)) from error
     except OSError as error:
-        if isinstance(error, TransferError):
+        if isinstance(error, RemoteError):  # a connection that was not had in time
             raise
         named = error.filename if isinstance(error.filename, str) else path
         raise _failed(target, named, error.strerror or str(error)) from error

@@ -127,6 +127,22 @@ async def test_a_peer_that_says_nothing_is_a_timeout() -> None:
     assert "accepts connections, but let nobody log in within 0.3 s" in str(error)
 
 
+@pytest.mark.sshd
+@pytest.mark.parametrize("verb", ["run", "put", "get"])
+async def test_whatever_is_to_be_done_a_login_that_takes_too_long_is_a_timeout(
+    server: OpenSSHServer, tmp_path: Path, verb: str
+) -> None:
+    """It is a `TimeoutError`, and so an `OSError`: that makes it no trouble with files here."""
+    (tmp_path / "file").touch()
+    given = {"run": ("true",), "put": (tmp_path / "file", "there"), "get": ("there", tmp_path)}
+    async with (
+        peers.mute_peer() as peer,
+        Rig(server, tmp_path, port=peer.port, limits=Limits(connect_timeout=0.3)) as rig,
+    ):
+        with pytest.raises(ConnectTimeout, match="let nobody log in"):
+            await getattr(rig, verb)(*given[verb])
+
+
 async def test_an_address_that_nobody_answers_at_is_a_timeout() -> None:
     """Nobody accepts: the port is filtered, or there is no machine."""
     with socket.create_server(("127.0.0.1", 0), backlog=0) as full:

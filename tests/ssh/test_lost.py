@@ -18,7 +18,7 @@ from tests.servers import OpenSSHServer
 from tests.ssh.rig import Nap, Rig
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
 pytestmark = pytest.mark.sshd
@@ -134,25 +134,55 @@ async def test_a_frozen_peer_without_keepalives_is_given_up_too(
         assert await rig.out("echo again") == "again"
 
 
+async def timed_out_when_frozen(
+    own: OpenSSHServer,
+    directory: Path,
+    command: str,
+    when: Callable[[], object],
+    **limits: float,
+) -> CommandTimeout:
+    """What comes of `command`, which has time to begin, with a peer that is frozen at `when`."""
+    errors: list[CommandTimeout] = []
+    bounds = replace(LIMITS, kill_grace=8, **limits)  # type: ignore[arg-type]  # of any type
+    async with Rig(own, directory, limits=bounds) as rig:
+
+        async def run() -> None:
+            with anyio.fail_after(40), pytest.raises(CommandTimeout) as caught:
+                await rig.run(command, timeout=3)
+            errors.append(caught.value)
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(run)
+            await eventually(when)
+            own.freeze()
+            await anyio.Path(directory, "frozen").touch()
+    return errors[0]
+
+
 async def test_a_timeout_on_a_frozen_peer_is_seen_to_over_a_new_connection(
-    rig: Rig, own: OpenSSHServer
+    own: OpenSSHServer, tmp_path: Path
 ) -> None:
     """What can't be ended over the old connection is ended, and verified, over a new one."""
     nap = Nap()
-    errors: list[CommandTimeout] = []
 
-    async def run() -> None:
-        with anyio.fail_after(20), pytest.raises(CommandTimeout) as caught:
-            await rig.run(str(nap), timeout=0.5)
-        errors.append(caught.value)
+    error = await timed_out_when_frozen(own, tmp_path, str(nap), nap.sleepers, keepalive=60)
 
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(run)
-        await eventually(nap.sleepers)
-        own.freeze()
-
-    assert errors[0].leftover == ""
+    assert error.leftover == ""
     assert not nap.sleepers()
+
+
+async def test_a_peer_that_freezes_while_a_command_is_ended_is_asked_anew(
+    own: OpenSSHServer, tmp_path: Path
+) -> None:
+    """Who was to say whether anything is left is not heard any more: a new connection says it."""
+    told, frozen = tmp_path / "told", tmp_path / "frozen"
+    command = f"trap 'touch {told}' TERM; until [ -e {frozen} ]; do sleep 0.1; done"
+
+    # Silence is counted in questions: a machine that is busy asks fewer of them in the same time.
+    silence = {"keepalive": 0.1, "keepalive_count": 20}
+    error = await timed_out_when_frozen(own, tmp_path, command, told.exists, **silence)
+
+    assert error.leftover == ""
 
 
 async def test_a_connection_cut_on_the_way_is_no_result(own: OpenSSHServer, tmp_path: Path) -> None:

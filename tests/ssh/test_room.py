@@ -291,6 +291,17 @@ async def test_files_of_work_under_way_are_counted_once(monkeypatch: pytest.Monk
             assert room.free == 12 - 4 * FILES
 
 
+async def test_files_of_what_is_connected_elsewhere_are_all_that_it_takes() -> None:
+    """Work over connections of other processes needs no room for them, and no more of its kind."""
+    room = room_for(2 * FILES)
+    async with room.working(1, connected=False):
+        async with room.working(1, connected=False):
+            assert room.free == 0
+        with pytest.raises(InvalidArgument, match=r"parallel=1\b"):
+            async with room.working(2, connected=False):
+                pytest.fail("it takes six")
+
+
 async def test_a_loop_has_one_room() -> None:
     """All experiments on an event loop share it, and its limit is the one that was raised."""
     assert Room.here() is Room.here()

@@ -279,18 +279,20 @@ async def test_text_is_shown_as_it_arrives(rig: Rig) -> None:
     assert "".join(text for stream, text in heard if stream == "stderr") == "e\n"
 
 
-async def test_a_listener_that_fails_ends_the_command(rig: Rig) -> None:
+@pytest.mark.parametrize("error", [KeyError("mine"), OSError("mine")], ids=["KeyError", "OSError"])
+async def test_a_listener_that_fails_ends_the_command(rig: Rig, error: Exception) -> None:
     """Its own error comes out, once, and nothing of the command is left."""
     calls = 0
 
     def listen(_stream: str, _text: str) -> None:
         nonlocal calls
         calls += 1
-        raise KeyError("mine")
+        raise error
 
-    with anyio.fail_after(20), pytest.raises(KeyError, match="mine"):
+    with anyio.fail_after(20), pytest.raises(type(error), match="mine") as caught:
         await rig.run("trap 'echo last words' TERM; yes & sleep 60 & sleep 61", listener=listen)
 
+    assert caught.value is error
     assert calls == 1
     assert not rig.server.commands()
     assert await rig.out("echo again") == "again"

@@ -6,10 +6,14 @@ runs over workers as well.
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import enum
 import hashlib
 import json
 import logging
 import os
+import pickle
 import resource
 import secrets
 import signal
@@ -21,24 +25,29 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import pytest
 
-from precip_async import HostsExperiment
+from precip_async import HostsExperiment, descriptors
 from precip_async.errors import (
     ConnectionLost,
     ExperimentClosed,
     ExperimentException,
     FleetError,
     HostKeyMismatch,
+    InvalidArgument,
 )
 from precip_async.fanout import Work, fan_out
 from precip_async.limits import Limits
 from precip_async.ssh.batch import Column
 from precip_async.ssh.commands import Commands
 from precip_async.ssh.output import Budget, OutputFiles
-from precip_async.ssh.remote import PooledRemote
+from precip_async.ssh.remote import PooledRemote, one
+from precip_async.ssh.room import Room
+from precip_async.ssh.source import Source
 from precip_async.ssh.transport import Login, Target
 from precip_async.ssh.workers.auto import AutoRemote, worth
+from precip_async.ssh.workers.briefing import Briefing
 from precip_async.ssh.workers.remote import ShardedRemote
 from precip_async.ssh.workers.shard import Shard
+from precip_async.ssh.workers.wire import packed
 from tests.polling import eventually
 from tests.servers import OpenSSHServer
 from tests.ssh.rig import Nap, Pins, Rig, in_child
@@ -245,22 +254,30 @@ async def test_closing_ends_workers_in_peace(two: Two) -> None:
         await two.run("true")
 
 
-async def test_workers_end_with_a_parent_that_is_killed(server: OpenSSHServer) -> None:
-    """Nobody is told of the end of a killed process, and they end all the same."""
+@pytest.mark.parametrize("forks", [False, True], ids=["alone", "with a fork"])
+async def test_workers_end_with_a_parent_that_is_killed(server: OpenSSHServer, forks: bool) -> None:
+    """Nobody is told of the end of a killed process, and they end all the same.
+
+    A fork of it, as of `multiprocessing`, has its end of the line, and keeps it open.
+    """
     facts = {"host": server.host, "port": server.port, "user": server.user}
-    facts |= {"key": str(server.client_key_path), "known": server.host_public_key}
+    facts |= {"forks": forks, "key": str(server.client_key_path), "known": server.host_public_key}
     parent = await anyio.open_process([sys.executable, "-c", PARENT, json.dumps(facts)])
     async with parent:
         assert parent.stdout is not None
         with anyio.fail_after(30):
-            pid = int(await parent.stdout.receive())
+            pid, fork = map(int, (await parent.stdout.receive()).split())
         parent.kill()
 
-    await eventually(lambda: not Path(f"/proc/{pid}").exists())
+    try:
+        await eventually(lambda: not Path(f"/proc/{pid}").exists())
+    finally:
+        if forks:
+            os.kill(fork, signal.SIGKILL)
 
 
 PARENT = """
-import asyncio, json, sys
+import asyncio, json, os, signal, sys
 from precip_async.limits import Limits
 from precip_async.ssh.remote import PooledRemote
 from precip_async.ssh.batch import Column, Reaches
@@ -282,7 +299,11 @@ async def main():
         instance_id="i", host=facts["host"], alias="i", port=facts["port"], user=facts["user"]
     )
     await one(remote, Reaches(targets=Column([target]), timeout=10))
-    sys.stdout.write(f"{remote.pids[0]}\\n")
+    fork = os.fork() if facts["forks"] else 0
+    if facts["forks"] and not fork:
+        os.close(1)
+        signal.pause()
+    sys.stdout.write(f"{remote.pids[0]} {fork}\\n")
     sys.stdout.flush()
     await asyncio.Event().wait()
 
@@ -303,6 +324,56 @@ async def test_a_worker_that_does_not_start_says_why(
             await rig.run("true")
 
     assert "exit code 7" in str(caught.value)
+
+
+async def test_a_worker_that_does_not_stand_ready_is_given_up(
+    server: OpenSSHServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It lives and says nothing: it is ended, and the error says so."""
+    silent = tmp_path / "python"
+    silent.write_text("#!/bin/sh\nexec sleep 1000\n")
+    silent.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(silent))
+    monkeypatch.setattr("precip_async.ssh.workers.shard.START_TIMEOUT", 0.2)
+    monkeypatch.setattr("precip_async.ssh.workers.process.GOING", 1.0)
+    async with Two(server, tmp_path) as rig:
+        with (
+            anyio.fail_after(20),
+            pytest.raises(ExperimentException, match=r"not ready within 0.2 s.*ssh_workers=0"),
+        ):
+            await rig.run("true")
+
+        assert rig.sharded._shard(rig.target).ended == "signal 9"
+
+
+async def test_a_worker_imports_nothing_from_where_the_user_is(
+    two: Two, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A script of the user's may have the name of a module of Python's."""
+    await anyio.Path(tmp_path, "random.py").write_text("raise SystemExit('the wrong one')")
+    monkeypatch.chdir(tmp_path)
+
+    assert await two.out("echo on") == "on"
+
+
+async def test_a_file_whose_sending_was_given_up_is_not_taken_for_the_next(
+    server: OpenSSHServer, tmp_path: Path
+) -> None:
+    """Its descriptor was on its way already when who wanted it was cancelled."""
+    for name in ("first", "second"):
+        (tmp_path / name).write_text(f"{name} of them\n")
+    async with Two(server, tmp_path, limits=replace(LIMITS, small_file=4)) as rig:
+        await rig.out("true")
+        briefing = rig.sharded._shard(rig.target)._briefing
+        assert briefing is not None
+        with (
+            (tmp_path / "first").open() as first,
+            Source(tmp_path / "second", rig.limits, users=2) as source,
+        ):
+            briefing.process.send_file(source.number + 1, first.fileno())
+            await rig.send(source, tmp_path / "copy")
+
+    assert (tmp_path / "copy").read_text() == "second of them\n"
 
 
 async def test_a_bug_over_there_is_shown_with_its_traceback(two: Two) -> None:
@@ -502,6 +573,79 @@ def peak(pid: int) -> int:
     return int(status.partition("VmHWM:")[2].split()[0]) * 1024
 
 
+async def test_a_get_that_is_cancelled_when_its_worker_is_killed_leaves_nothing_here(
+    two: Two, here: Path, there: Path
+) -> None:
+    """Neither can clean up: the worker is dead, and who has asked it wants no answer."""
+    pid = await two.pid_of(two.target)
+    await two.out(f"truncate -s 4G {there}/large")
+
+    async def get() -> None:
+        with contextlib.suppress(ConnectionLost):
+            await two.get(there / "large", here)
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(get)
+        await eventually(lambda: list(here.iterdir()))
+        os.kill(pid, signal.SIGSTOP)
+        tasks.cancel_scope.cancel()
+        os.kill(pid, signal.SIGKILL)
+
+    await eventually(lambda: not list(here.iterdir()), within=0)
+
+
+async def test_what_is_not_begun_when_connections_are_closed_is_told_so(
+    two: Two, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Closed while the worker is shown what it is to send: that is said, and no other error."""
+    show = Briefing.show
+
+    async def shown(briefing: Briefing, source: Source) -> None:
+        await show(briefing, source)
+        await two.sharded.aclose()
+
+    monkeypatch.setattr(Briefing, "show", shown)
+    (tmp_path / "file").write_text("content")
+    with (
+        Source(tmp_path / "file", two.limits, users=2) as source,
+        pytest.raises(ExperimentClosed),
+    ):
+        await in_child(two.send(source, tmp_path / "copy"))
+
+
+async def test_what_can_not_be_said_is_waited_for_by_nobody(two: Two) -> None:
+    """A message that is no pickle is a bug: it ends the worker, and who waits hears of that."""
+    await two.out("true")
+    problems: list[str] = []
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _, said: problems.append(str(said["exception"])))
+    no_command: Any = lambda: None  # noqa: E731 - there is no pickle of it
+
+    with anyio.fail_after(10), pytest.raises(ConnectionLost):
+        await in_child(one(two.remote, two.commands([no_command], [two.target])))
+
+    assert "pickle" in problems[0]
+    assert await two.out("echo on") == "on"
+
+
+def test_values_of_the_scripts_own_classes_are_taken_for_what_they_are() -> None:
+    """The worker does not know the classes of the user's script."""
+
+    class Name(str):
+        __slots__ = ()
+
+    class Port(enum.IntEnum):
+        SSH = 22
+
+    class Seconds(float):
+        pass
+
+    read = pickle.loads(packed((Name("a"), Port.SSH, Seconds(2.5), True)))
+
+    assert read == ("a", 22, 2.5, True)
+    assert [type(value) for value in read] == [str, int, float, bool]
+
+
 # -- host keys -------------------------------------------------------------------------------
 
 
@@ -635,6 +779,20 @@ async def test_what_is_detached_is_followed_over_workers(
 
     assert waited[1] == ["0\n", "1\n"]
     assert not nap.sleepers()
+
+
+async def test_what_is_detached_has_its_files_in_this_process(
+    server: OpenSSHServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Workers hold the connections only, so that there is to be room here for its output."""
+    async with over_two(server, tmp_path) as exp:
+        await exp.provision(count=2)
+        await exp.wait(timeout=20)
+        run = await exp.start((), "true", parallel=True)
+        monkeypatch.setattr(Room.here(), "limit", descriptors.in_use() * 4 // 3)
+
+        with pytest.raises(InvalidArgument, match=r"2 host.* more file descriptors"):
+            await run.wait()
 
 
 async def test_what_is_detached_does_not_mind_that_its_worker_is_killed(

@@ -65,8 +65,10 @@ class AutoRemote:
         if self._there is not None:
             await self._there.expect(instances)
 
-    def working(self, hosts: int) -> AbstractAsyncContextManager[None]:
+    def working(self, hosts: int, *, here: bool = False) -> AbstractAsyncContextManager[None]:
         """See `Remote.working`: here are those only that were met here."""
+        if here and self._there is not None:  # its connections are few, and give way
+            return self._there.working(hosts, here=True)
         most = hosts if self._there is None else len(self._met_here)
         return self._here.working(min(hosts, most))
 

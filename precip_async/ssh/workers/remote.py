@@ -11,6 +11,7 @@ import anyio.to_thread
 
 from precip_async.errors import ExperimentClosed
 from precip_async.ssh.batch import Column, Forgets, Watch
+from precip_async.ssh.room import Room
 from precip_async.ssh.tasks import task_group
 from precip_async.ssh.workers.portion import Division, Portion
 from precip_async.ssh.workers.shard import Shard
@@ -49,6 +50,7 @@ class ShardedRemote:
         self._shards = [Shard(beginning, trust) for _ in range(count)]
         self._homes: dict[tuple[str, int | None], Shard] = {}
         self._met: dict[str, dict[Target, Shard]] = {}  # by instance
+        self._close_grace = limits.close_grace
         self._closed = False
 
     def __repr__(self) -> str:
@@ -65,9 +67,9 @@ class ShardedRemote:
             for shard in self._shards[:instances]:
                 tasks.start_soon(shard.started)
 
-    def working(self, hosts: int) -> AbstractAsyncContextManager[None]:
-        """See `Remote.working`: each worker sees to it for its portion."""
-        return nullcontext()
+    def working(self, hosts: int, *, here: bool = False) -> AbstractAsyncContextManager[None]:
+        """See `Remote.working`: what is not `here` each worker sees to for its portion."""
+        return Room.here().working(hosts, connected=False) if here else nullcontext()
 
     async def each(self, batch: Batch, places: Sequence[int], watch: Watch, *, width: int) -> None:
         """See `Remote.each`."""
@@ -78,7 +80,7 @@ class ShardedRemote:
         Division([*portions.values()], width)
         async with task_group() as tasks:
             for shard, portion in portions.items():
-                tasks.start_soon(_do, shard, portion)
+                tasks.start_soon(self._do, shard, portion)
 
     async def forget(self, instance_id: str) -> None:
         """See `Remote.forget`."""
@@ -97,6 +99,15 @@ class ShardedRemote:
             for shard in self._shards:
                 tasks.start_soon(shard.aclose)
 
+    async def _do(self, shard: Shard, portion: Portion) -> None:
+        await portion.permitted.wait()
+        try:
+            await shard.do(portion)
+        finally:
+            if portion.lost:  # the worker is gone, and can't clear up what it left here any more
+                with anyio.move_on_after(self._close_grace, shield=True):
+                    await anyio.to_thread.run_sync(portion.clear)
+
     def _shard(self, target: Target) -> Shard:
         """Whose `target` is: a server that is new is the worker's that has the fewest."""
         if self._closed:
@@ -111,10 +122,3 @@ class ShardedRemote:
                 self._homes[server] = shard
             met[target] = shard
         return shard
-
-
-async def _do(shard: Shard, portion: Portion) -> None:
-    await portion.permitted.wait()
-    await shard.do(portion)
-    if portion.lost:  # the worker is gone, and can't clear up what it left here any more
-        await anyio.to_thread.run_sync(portion.clear)

@@ -82,9 +82,15 @@ class Shard:
         for source in portion.batch.sources:
             if source.shared:
                 await briefing.show(source)
-        if briefing is not self._briefing:  # it has died meanwhile
+        if briefing is self._briefing:
+            await self._hand_over(portion, briefing)
+        else:  # it has died meanwhile
             self._cut_off(portion)
-            return
+        if portion.trouble is not None:
+            raise portion.trouble
+
+    async def _hand_over(self, portion: Portion, briefing: Briefing) -> None:
+        """Have the worker begin a portion, and wait until it is over."""
         briefing.follow()
         wire, self._number = briefing.wire, self._number + 1
         number = self._number
@@ -102,8 +108,6 @@ class Shard:
                 wire.say(("cancel", number))
                 await self._ended(portion)
             raise
-        if portion.trouble is not None:
-            raise portion.trouble
 
     def _introduced(self, briefing: Briefing, target: Target) -> int:
         """By which number the worker knows `target`; what it owes there, it knows as well."""

@@ -42,10 +42,16 @@ class Beginning:
 
 
 class _Pickler(pickle.Pickler):
-    """Takes strings of classes that only the user's script knows for the strings that they are."""
+    """Takes text and numbers of classes that only the user's script knows for what they are."""
 
     def reducer_override(self, obj: Any) -> Any:
-        return (str, (str.__str__(obj),)) if isinstance(obj, str) else NotImplemented
+        if isinstance(obj, str):
+            return str, (str.__str__(obj),)
+        if isinstance(obj, int):
+            return int, (int.__int__(obj),)
+        if isinstance(obj, float):
+            return float, (float.__float__(obj),)
+        return NotImplemented
 
 
 def packed(value: Any) -> bytes:
@@ -109,7 +115,11 @@ class Wire(asyncio.Protocol):
             self._flushing.cancel()
             self._flushing = None
         if messages and self._transport is not None and not self._transport.is_closing():
-            data = packed(messages)
+            try:
+                data = packed(messages)
+            except BaseException:  # a bug: nobody may wait for what was never said
+                self._transport.abort()
+                raise
             self._transport.writelines((len(data).to_bytes(HEAD, "big"), data))
 
     def close(self) -> None:
