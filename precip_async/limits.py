@@ -47,7 +47,7 @@ class Limits:
         output_total: Bytes kept in memory by one fan-out, likewise.
         small_file: Bytes up to which a file is read whole and sent at once.
         ssh_fast: Whether SSH connections take shortcuts through asyncssh, whose private parts they
-            use where these are as expected: half the CPU, half the round trips.
+            use where these are as expected (asyncssh 2.24.1): half the CPU, half the round trips.
         packed_tree: Bytes up to which a tree that goes to several instances is packed once, to a
             temporary file; a larger one is packed for each.
         ssh_workers: Processes that share an experiment's SSH connections, each with a core to
