@@ -12,7 +12,7 @@ import anyio.to_thread
 from precip_async import clock
 from precip_async.attaching import as_before, attach_to
 from precip_async.boot import Boot
-from precip_async.clouds.base import Access, Attachable, Cloud, Reapable
+from precip_async.clouds.base import Access, Attachable, Cloud, Keeping, Reapable
 from precip_async.ending import Books, not_ended
 from precip_async.errors import (
     ExperimentException,
@@ -292,6 +292,13 @@ class Stage:
         finally:
             with anyio.move_on_after(4 * limits.close_grace, shield=True):
                 await self._undo.aclose()
+
+    async def let_go(self) -> None:
+        """Let go of everything, and leave the instances as they were attached to."""
+        if isinstance(self.cloud, Keeping):
+            self.cloud.keep()
+        with anyio.move_on_after(4 * self.settings.limits.close_grace, shield=True):
+            await self._undo.aclose()
 
     @property
     def stranded(self) -> bool:

@@ -26,6 +26,7 @@ from precip_async import (
     sync,
 )
 from precip_async.attaching import host_keys_in
+from precip_async.clouds.ec2_addresses import Addresses
 from precip_async.clouds.local.hostkeys import make_host_key
 from precip_async.clouds.local.state import State
 from tests.fakes import FakeCloud
@@ -353,6 +354,35 @@ async def test_a_failed_attachment_ends_nothing(tmp_path: Path) -> None:
             await attached(facts_of(one.lab, one.home, "trial"))
 
         assert len(await alive(one.lab)) == 1
+
+
+@pytest.mark.slow
+async def test_an_attachment_that_fails_at_its_end_takes_nothing_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Addresses and key pairs are given back with what was attached to, and else are in use."""
+    async with rehearsed(tmp_path, "nova-kilo", name="trial", keep=True) as one:
+        async with one.exp as exp:
+            await exp.provision(one.image)
+            await exp.wait()
+        held, before = one.lab.addresses(), len(one.lab.calls)
+        adopt = Addresses.adopt
+
+        async def fail(*given: Any) -> None:
+            await adopt(*given)
+            raise CloudError("no answer", cloud="OpenStack", operation="attach")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Addresses, "adopt", fail)
+            with pytest.raises(CloudError, match="no answer"):
+                await attached(facts_of(one.lab, one.home, "trial"))
+
+        asked = {call.action for call in one.lab.calls[before:]}
+        assert not {name for name in asked if name.startswith(("Delete", "Rel", "Dis"))}
+        assert one.lab.addresses() == held != ()
+        async with await attached(facts_of(one.lab, one.home, "trial")) as again:
+            assert (await again.run([], "echo here"))[1] == ["here\n"]
+        await one.account()
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import socket
 from typing import TYPE_CHECKING, Any
 
 import asyncssh
@@ -18,6 +19,7 @@ from precip_async.clouds.local.cloud import LocalCloud
 from precip_async.clouds.local.faults import Faults
 from precip_async.clouds.local.remains import end_left_behind, left_behind
 from precip_async.clouds.local.state import State, experiments_in
+from precip_async.clouds.local.wire import Wire
 from precip_async.errors import CloudError, InvalidArgument, NameInUse, QuotaExceeded
 from tests.clouds.local_machines import access, boxes_of, content, host, links, request, settled
 from tests.polling import eventually
@@ -218,6 +220,24 @@ async def test_kept_machines_outlive_the_script(
     assert not record.alive
     assert experiments_in(base) == []
     assert not await end_left_behind(base, "hello")
+
+
+async def test_an_adoption_that_is_cancelled_is_taken_back(tmp_path: Path) -> None:
+    """The warden may have heard that it is to end its machines with us: it hears the contrary."""
+    ours, theirs = socket.socketpair()
+    cloud = LocalCloud(tmp_path, isolation="process")
+    with theirs:
+        cloud._wire, _ = await Wire.over(ours)
+        cloud._access, cloud._keep = access("kept"), True
+        with CancelScope() as scope:
+            asyncio.get_running_loop().call_soon(scope.cancel)
+            await cloud.adopt(["i-1"], [])
+        await cloud.aclose()
+        theirs.setblocking(False)
+        heard = await asyncio.get_running_loop().sock_recv(theirs, 1000)
+
+    assert scope.cancelled_caught
+    assert [json.loads(line)["keep"] for line in heard.splitlines()] == [False, True]
 
 
 async def test_a_warden_without_machines_is_not_kept(

@@ -1,0 +1,106 @@
+"""Whoever comes back to what was left is cancelled at every suspension: it stays as it was."""
+
+from __future__ import annotations
+
+import random
+from typing import TYPE_CHECKING
+
+import anyio
+import pytest
+
+from precip_async import Experiment
+from precip_async.events import Opened
+from tests.faults.cancelling import Means, cancelled
+from tests.faults.lasting import LastingCloud
+from tests.faults.memory import LIMITS, world
+from tests.faults.virtual import VirtualLoop, run_virtually
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from precip_async.events import Event
+    from tests.faults.memory import World
+
+ROADS = ["scope", *(pytest.param(one, marks=pytest.mark.slow) for one in ("native", "twice"))]
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """Where a home is made; all runs of a test share it."""
+    return tmp_path / "home"
+
+
+async def leave(there: World) -> dict[str, str]:
+    """Have an experiment leave three instances running on purpose; how the journal has them."""
+    async with there.experiment(keep=True) as exp:
+        await exp.provision(count=3)
+        await exp.wait()
+    return there.journal()
+
+
+def attached(home: Path, means: Means, number: int) -> bool:
+    """Cancel an attachment at suspension `number`; whether it got so far."""
+    random.seed(0)
+    struck: list[str] = []
+
+    async def attach() -> Experiment:
+        return await Experiment.attach("one", there.cloud, home=home, limits=LIMITS)
+
+    async def main(loop: VirtualLoop) -> None:
+        before = await leave(there)
+        found: list[Experiment] = []
+
+        async def verb() -> None:
+            found.append(await attach())
+
+        await cancelled(loop, verb, number, means)
+        struck.extend(loop.struck)
+        if not found:
+            there.check_free()
+            assert there.journal() == before
+            assert sorted(there.cloud.alive()) == sorted(before)
+            found.append(await attach())
+        (exp,) = found
+        assert [one.index for one in exp.instances()] == [0, 1, 2]
+        assert (await exp.run([], "work", parallel=True))[0] == [0, 0, 0]
+        await exp.aclose()
+        there.check_gone()
+
+    with world(home, LastingCloud()) as there:
+        try:
+            run_virtually(main)
+        except Exception as error:
+            error.add_note(f"by {means}, at suspension {number}: {struck}")
+            raise
+    return bool(struck)
+
+
+@pytest.mark.parametrize("means", ROADS)
+def test_a_cancelled_attachment_leaves_all_as_it_was(home: Path, means: Means) -> None:
+    """Wherever: nothing is held, all runs on, and the next attachment is as the first."""
+    number = 1
+    while attached(home, means, number):
+        number += 1
+
+    assert number > 30
+
+
+def test_what_was_attached_to_in_that_moment_is_let_go(home: Path) -> None:
+    """A cancellation that comes when all is done already: nobody has it, so it is as it was."""
+
+    async def main(_: VirtualLoop) -> None:
+        before = await leave(there)
+        with anyio.CancelScope() as scope:
+
+            def heard(event: Event) -> None:
+                if isinstance(event, Opened):
+                    scope.cancel()
+
+            await Experiment.attach("one", there.cloud, home=home, limits=LIMITS, observer=heard)
+        there.check_free()
+        assert scope.cancelled_caught
+        assert there.journal() == before
+        assert sorted(there.cloud.alive()) == sorted(before)
+
+    with world(home, LastingCloud()) as there:
+        run_virtually(main)
