@@ -278,6 +278,27 @@ def test_a_home_that_cannot_be_is_one_sentence(capsys: pytest.CaptureFixture[str
     assert capsys.readouterr().err.startswith("precip: home must be an absolute path")
 
 
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--hosts", ""], "neither a host name nor an address"),
+        (["--hosts", "a", "--cloud", "local"], "do not go together"),
+        (["--experiment", ""], "a name must be"),
+        (["--owner", ""], "32 hexadecimal digits"),
+        (["--owner", "0945ebaa"], "--json` shows them whole"),
+        (["--cloud", "ec2", "--region", ""], "region is empty"),
+    ],
+)
+def test_an_empty_word_does_not_mean_everything(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], flags: list[str], said: str
+) -> None:
+    """A shell's variable that was never set narrows nothing down: it is refused."""
+    code = main(["reap", "--yes", "--home", str(tmp_path / "home"), *flags])
+
+    assert code == 1
+    assert said in capsys.readouterr().err
+
+
 def test_an_unknown_command_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     """What is no command gets the usage and exit code 2."""
     with pytest.raises(SystemExit) as caught:

@@ -13,8 +13,9 @@ from precip_async.ending import Books
 from precip_async.errors import ExperimentException, InvalidArgument
 from precip_async.events import Announcer
 from precip_async.fanout import task_group
-from precip_async.home.directory import Home
+from precip_async.home.directory import Home, checked_owner
 from precip_async.home.journal import Journal
+from precip_async.home.names import checked_name
 from precip_async.ledger import JournalLedger
 from precip_async.limits import Limits
 from precip_async.reach import Reach
@@ -62,6 +63,10 @@ async def reaped(
     """See `precip_async.reap`."""
     selection = Selection(**selected)
     checked_number("older_than", selection.older_than)
+    if selection.experiment is not None:
+        checked_name(selection.experiment)
+    if selection.owner is not None:
+        checked_owner(selection.owner)
     keys = Keys(
         access_key=access_key,
         secret_key=secret_key,
@@ -70,6 +75,10 @@ async def reaped(
     )
     if cloud is None and (keys.given or endpoint is not None or region is not None):
         raise InvalidArgument("keys, an endpoint or a region are those of a cloud: say which cloud")
+    if cloud is not None and hosts is not None:
+        raise InvalidArgument("hosts and cloud do not go together: reap one after the other")
+    if region is not None and not region.strip():
+        raise InvalidArgument("region is empty: leave it out, or say which")
     settings = Settings(
         home=home,
         verify=verify,
