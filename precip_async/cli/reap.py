@@ -95,7 +95,7 @@ async def _reap(options: argparse.Namespace) -> int:
         region=options.region,
         profile=options.profile,
         verify=options.ca_file or not options.insecure,
-        hosts=[one.strip() for one in options.hosts.split(",")] if options.hosts is not None else None,
+        hosts=None if options.hosts is None else [one.strip() for one in options.hosts.split(",")],
         login_user=options.login_user,
         ssh_key=options.ssh_key,
         ssh_port=options.ssh_port,

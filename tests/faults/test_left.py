@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 import anyio
 import pytest
 
-from precip_async import Experiment
+from precip_async import Experiment, reap
+from precip_async.clouds.base import Machine
 from precip_async.events import Opened
+from precip_async.reaping.targets import Target
 from tests.faults.cancelling import Means, cancelled
 from tests.faults.lasting import LastingCloud
 from tests.faults.memory import LIMITS, world
@@ -18,6 +20,7 @@ from tests.faults.virtual import VirtualLoop, run_virtually
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from precip_async import Leftover
     from precip_async.events import Event
     from tests.faults.memory import World
 
@@ -104,3 +107,56 @@ def test_what_was_attached_to_in_that_moment_is_let_go(home: Path) -> None:
 
     with world(home, LastingCloud()) as there:
         run_virtually(main)
+
+
+async def reaped(home: Path, *, end: bool) -> list[Leftover]:
+    """Reap what `leave` has left."""
+    return await reap(end=end, experiment="one", home=home, limits=LIMITS)
+
+
+def ended(home: Path, cloud: LastingCloud, means: Means, number: int) -> bool:
+    """Cancel the end of what was left at suspension `number`; whether it got so far."""
+    random.seed(0)
+    struck: list[str] = []
+
+    async def main(loop: VirtualLoop) -> None:
+        await leave(there)
+        there.cloud.machines["i-theirs"] = Machine(id="i-theirs", state="running")
+        await cancelled(loop, lambda: reaped(home, end=True), number, means)
+        struck.extend(loop.struck)
+        there.check_free()
+        known = there.journal()
+        assert {*there.cloud.alive()} <= {*known, "i-theirs"}, "the journal"
+        assert all(one.ended for one in await reaped(home, end=True))
+        assert await reaped(home, end=False) == []
+        assert there.cloud.alive() == ["i-theirs"]
+        there.cloud.say("i-theirs", state="terminated")
+        there.check_gone()
+
+    with world(home, cloud) as there:
+        try:
+            run_virtually(main)
+        except Exception as error:
+            error.add_note(f"by {means}, at suspension {number}: {struck}")
+            raise
+    return bool(struck)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("means", ["scope", "native", "twice"])
+def test_a_cancelled_reaping_is_finished_by_the_next(
+    home: Path, means: Means, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wherever: no name stays held, no row is lost, nobody else's ends, and the next ends all."""
+    clouds: list[LastingCloud] = []
+
+    def here() -> LastingCloud:
+        clouds[:] = [LastingCloud()]
+        return clouds[0]
+
+    monkeypatch.setattr(Target, "cloud", lambda *_: clouds[0])
+    number = 1
+    while ended(home, here(), means, number):
+        number += 1
+
+    assert number > 60
