@@ -77,14 +77,15 @@ async def attach_to(stage: Stage, home: Home) -> None:
     await cloud.remember({row.instance_id: row.age for row in rows})
     machines = await cloud.describe([row.instance_id for row in rows]) if rows else {}
     gone = {one for one, machine in machines.items() if machine.state in ENDING}
-    await stage.books.write(Journal.ended, gone, endpoint=cloud.traits.endpoint)
+    where = cloud.traits.endpoint
+    await stage.books.write(Journal.ended, gone, endpoint=where, experiment=stage.name)
     rows = [row for row in rows if row.instance_id not in gone]
     if not rows and not lost:
         raise _nothing(stage, "those that there were have ended")
     addresses = [
         HeldAddress(key=row.key, ip=row.ip, allocation=row.allocation)
         for row in await stage.books.write(Journal.addresses, stage.name)
-        if row.ip and row.endpoint == cloud.traits.endpoint
+        if row.ip and row.endpoint == where
     ]
     instances = [_instance(row, machines[row.instance_id], stage) for row in rows]
     await _introduced(stage, instances, machines)

@@ -186,7 +186,8 @@ class Stage:
                 await write(Journal.refused, row.token, "its experiment died; none was found")
             machines |= {machine.id: machine for machine in found}
         left = {one.id for one in machines.values() if one.state != "terminated"}
-        await write(Journal.ended, {*known, *machines} - left, endpoint=traits.endpoint)
+        gone = {*known, *machines} - left
+        await write(Journal.ended, gone, endpoint=traits.endpoint, experiment=self.name)
         if left:
             raise NameInUse(
                 name=self.name,

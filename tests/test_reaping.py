@@ -202,6 +202,23 @@ async def test_a_host_that_a_dead_experiment_took_is_given_back(tmp_path: Path) 
     assert await reap(home=tmp_path / "home") == []
 
 
+async def test_a_host_that_another_experiment_has_as_well_stays_that_ones(tmp_path: Path) -> None:
+    """To give back what a dead one had taken strikes nothing of a living one from the journal."""
+    home = tmp_path / "home"
+    async with HostsExperiment(["127.0.0.1"], name="dead", home=home, keep=True) as exp:
+        await exp.provision()
+    async with HostsExperiment(["127.0.0.1"], name="busy", home=home) as exp:
+        await exp.provision()
+        ended = await reap(home=home, end=True)
+        left = await reap(home=home)
+        async with HostsExperiment(["127.0.0.1"], name="third", home=home) as more:
+            await more.provision()
+        still = await reap(home=home)
+
+    assert [(one.experiment, one.ended) for one in ended] == [("dead", True), ("busy", False)]
+    assert [one.experiment for one in left] == ["busy"] == [one.experiment for one in still]
+
+
 def test_an_error_moves_no_cursor(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

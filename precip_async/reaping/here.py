@@ -126,7 +126,9 @@ async def given_back(
         )
         if selection.takes(one):
             if selection.ends(one):
-                await books.write(Journal.ended, [one.id], endpoint=row.endpoint)
+                where = row.endpoint
+                whose = row.experiment  # a living one may have taken the same host
+                await books.write(Journal.ended, [one.id], endpoint=where, experiment=whose)
                 one = replace(one, ended=True)
             found.append(one)
     return found
