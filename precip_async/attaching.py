@@ -142,8 +142,7 @@ async def _rows_by_marks(stage: Stage, cloud: Attachable, home: Home) -> list[Ro
     launches: dict[str, list[Marked]] = {}
     for one in sorted(ours, key=lambda one: one.ordinal or 0):
         launches.setdefault(one.token, []).append(one)
-    for token, instances in launches.items():
-        await _write(stage, token, instances)
+    await stage.books.write(_written, stage, launches)
     stage.warn(
         f"the journal knew nothing of {len(ours)} instance(s), which were found by their marks: "
         "how far they are is not known, so call wait()"
@@ -151,13 +150,21 @@ async def _rows_by_marks(stage: Stage, cloud: Attachable, home: Home) -> list[Ro
     return await _rows(stage)
 
 
-async def _write(stage: Stage, token: str, instances: Sequence[Marked]) -> None:
-    """Take a launch into the journal that another home, or a lost journal, knew of."""
+def _written(journal: Journal, stage: Stage, launches: Mapping[str, Sequence[Marked]]) -> None:
+    """Take launches into the journal that another home, or a lost journal, knew of: all, or none.
+
+    Who attaches next believes the journal, and would miss what is not in it.
+    """
+    with journal.at_once():
+        for token, instances in launches.items():
+            _write(journal, stage, token, instances)
+
+
+def _write(journal: Journal, stage: Stage, token: str, instances: Sequence[Marked]) -> None:
     first, traits = instances[0], stage.cloud.traits
     ordinals = [one.ordinal or 0 for one in instances]
-    if not await stage.books.write(Journal.over, [token]):  # else it is only opened again
-        await stage.books.write(
-            Journal.intend,
+    if not journal.over([token]):  # else it is only opened again
+        journal.intend(
             token=token,
             experiment=stage.name,
             cloud=traits.name,
@@ -173,8 +180,7 @@ async def _write(stage: Stage, token: str, instances: Sequence[Marked]) -> None:
             owner=first.owner,
             **stage.reach.way,
         )
-    ids = [one.machine.id for one in instances]
-    await stage.books.write(Journal.answered, token, ids, places=ordinals)
+    journal.answered(token, [one.machine.id for one in instances], places=ordinals)
 
 
 async def _resolved(stage: Stage, rows: Iterable[Row]) -> tuple[list[Row], list[Row]]:

@@ -57,7 +57,7 @@ class Journal(Holdings):
         self.path = path
         self.owner = owner
         self.machine = socket.gethostname()
-        self._mutex = threading.Lock()
+        self._mutex = threading.RLock()
         self._db = db
         self._is_wal = is_wal(db)
         self._file = file
@@ -258,7 +258,7 @@ class Journal(Holdings):
     def ended(
         self, ids: Iterable[str], *, endpoint: str | None = None, experiment: str | None = None
     ) -> None:
-        """Write down that `ids`, see `saw_all`, have ended; one that had, or is unknown, is no error."""
+        """Write down that `ids` have ended; that one had, or is unknown, is no error."""
         at = now()
         with self._transaction() as db:
             db.executemany(
@@ -329,8 +329,17 @@ class Journal(Holdings):
             return [dict(zip(names, values, strict=True)) for values in cursor]
 
     @contextlib.contextmanager
+    def at_once(self) -> Iterator[None]:
+        """All that is written meanwhile is, or nothing if it ends by an exception or a death."""
+        with self._transaction():
+            yield
+
+    @contextlib.contextmanager
     def _transaction(self, *, durable: bool = True) -> Iterator[sqlite3.Connection]:
         with self._mutex, explained(self.path):
+            if self._db.in_transaction:  # see `at_once`
+                yield self._db
+                return
             if durable or not self._is_wal:  # without syncs a rollback journal would not be safe
                 with committed(self._db):
                     yield self._db

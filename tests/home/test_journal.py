@@ -62,6 +62,23 @@ def test_an_answer_names_the_instances(journal: Journal) -> None:
     assert all(row.answered_at and row.seen_at for row in rows)
 
 
+def test_what_is_written_at_once_is_written_whole(journal: Journal) -> None:
+    """Several launches with their answers, or, where one can't be written, none of them."""
+
+    def write(*tokens: str) -> None:
+        with journal.at_once():
+            for token in tokens:
+                journal.intend(token=token, **LAUNCH)
+                journal.answered(token, [f"i-{token}"])
+
+    with pytest.raises(InvalidArgument):
+        write("t1", "t2", "t1")
+    assert ids(journal) == []
+
+    write("t1", "t2")
+    assert ids(journal) == ["i-t1", "i-t2"]
+
+
 def test_a_second_answer_adds_to_the_first(journal: Journal) -> None:
     """A search for what a lost reply started may find what is known, and more."""
     journal.intend(token="t1", **LAUNCH)
