@@ -173,6 +173,8 @@ class Stage:
             for row in await write(Journal.alive, self.name)
             if (row.cloud, row.endpoint) == (traits.name, traits.endpoint)  # ids mean nothing else
         ]
+        if traits.isolation or not traits.ends_machines:  # known under the home that has them only
+            rows = [row for row in rows if row.owner == self.owner]
         known = [row.instance_id for row in rows if row.instance_id]
         if traits.ends_machines and isinstance(self.cloud, Attachable):
             # a young one may not be seen yet

@@ -23,6 +23,7 @@ from precip_async import (
 )
 from precip_async.cli import main
 from precip_async.cli.reap import LEFT, add_reap, table
+from precip_async.reaping.holders import Holders
 from precip_async.reaping.leftover import Selection
 
 if TYPE_CHECKING:
@@ -111,6 +112,49 @@ async def test_another_computers_instances_are_left_to_it(tmp_path: Path) -> Non
     assert [(one.id, one.cloud, one.endpoint) for one in again] == [(ids[0], "local", "elsewhere")]
     assert "another computer: reap there" in again[0].problem
     assert "on host elsewhere" in again[0].holder
+
+
+async def test_another_homes_instances_are_left_to_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Homes may share a journal: neither reaping nor a namesake touches what another keeps."""
+    monkeypatch.setenv("PRECIP_STATE", str(tmp_path / "state"))
+    there: dict[str, Any] = {"home": tmp_path / "there", "isolation": "process"}
+    here: dict[str, Any] = {"home": tmp_path / "here", "isolation": "process"}
+    async with LocalExperiment(name="busy", **there) as exp:
+        await exp.provision()
+
+        (seen,) = await reap(home=tmp_path / "here", everyone=True, end=True, force=True)
+        async with LocalExperiment(name="busy", **here):
+            pass
+        (held,) = await reap(home=tmp_path / "there", end=True)
+
+    assert (seen.ended, seen.mine) == (False, False)
+    assert "another home: reap there" in seen.problem
+    assert (held.ended, held.holder[:7]) == (False, "process")
+
+
+async def test_what_was_started_just_before_the_name_was_free_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is there is looked at once nobody can add to it: another script may have gone on."""
+    home, went = tmp_path / "home", list[str]()
+    await kept(home, count=1)
+    ask = Holders.of
+
+    async def late(holders: Holders, name: str, *given: Any) -> str:
+        if not went:
+            went.append("on")
+            attach = LocalExperiment.attach("kept", home=home, isolation="process", keep=True)
+            async with await attach as exp:
+                await exp.provision()
+        return await ask(holders, name, *given)
+
+    monkeypatch.setattr(Holders, "of", late)
+    ended = await reap(home=home, end=True)
+
+    assert [one.ended for one in ended] == [True, True]
+    assert await reap(home=home) == []
 
 
 async def test_instances_here_end_together_or_not_at_all(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING, Any
 
 from precip_async.clouds.base import Marked
@@ -23,11 +24,13 @@ class LastingCloud(FakeCloud):
 
     Attributes:
         owner: The account whose marks its machines bear.
+        ips: Elastic addresses, each with the instance that has it.
     """
 
     def __init__(self) -> None:
         super().__init__(name="Amazon EC2", endpoint="http://there us-east-1", region="us-east-1")
         self.owner = ""
+        self.ips: dict[str, str] = {}
         self._access: Access | None = None
         self._ends: tuple[str, ...] = ()
 
@@ -45,13 +48,14 @@ class LastingCloud(FakeCloud):
         """See `Attachable.marked`."""
         await self._called("marked", None)
         await self._done("marked", None)
+        numbers = itertools.count()
         return [
             Marked(
                 machine=self.machines[one],
                 experiment="one",
                 owner=self.owner,
                 token=token,
-                ordinal=number,
+                ordinal=next(numbers),
                 tags=(),
                 mark="its tags",
                 image_id="ami-1",
@@ -61,7 +65,7 @@ class LastingCloud(FakeCloud):
                 expires=None,
             )
             for token, ids in self.launches.items()
-            for number, one in enumerate(ids)
+            for one in ids
             if self.machines[one].state != "terminated"
         ]
 
@@ -88,7 +92,11 @@ class LastingCloud(FakeCloud):
 
     async def addresses(self) -> dict[str, str]:
         """See `Remains.addresses`."""
-        return {}
+        return dict(self.ips)
+
+    async def give_back(self, addresses: Sequence[HeldAddress], _: Collection[str] = ()) -> None:
+        """See `Remains.give_back`."""
+        await self._called("give_back", addresses)
 
     async def launches_with_keys(self) -> set[str]:
         """See `Remains.launches_with_keys`."""

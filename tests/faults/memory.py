@@ -6,6 +6,7 @@ import asyncio
 import re
 from collections import Counter
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import anyio
@@ -150,6 +151,11 @@ class World:
     def close(self) -> None:
         """Let go of the journal."""
         self._journal.close()
+
+    def lose_journal(self) -> None:
+        """Have the journal know nothing any more."""
+        for table in ("instances", "launches"):
+            off_the_loop(partial(self._journal._db.execute, f"DELETE FROM {table}"))
 
     # -- accounts ----------------------------------------------------------------------------
 
