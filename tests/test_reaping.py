@@ -263,6 +263,26 @@ async def test_a_host_that_another_experiment_has_as_well_stays_that_ones(tmp_pa
     assert [one.experiment for one in left] == ["busy"] == [one.experiment for one in still]
 
 
+def test_what_others_launched_is_said_to_need_more(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``--yes`` does not end it: whoever lists it is told what does, and only then."""
+    found = [leftover(owner="a" * 32, mine=False)]
+
+    async def find(**_: Any) -> list[Leftover]:
+        return found
+
+    monkeypatch.setattr(reaping, "reap", find)
+    main(["reap", "--everyone"])
+    theirs = capsys.readouterr().out
+    found[:] = [leftover()]
+    main(["reap", "--everyone"])
+    mine = capsys.readouterr().out
+
+    assert theirs.endswith("ended with --owner only.\n")
+    assert mine.endswith("with --yes ends what nobody answers for.\n")
+
+
 def test_an_error_moves_no_cursor(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -324,7 +344,7 @@ def test_the_command_lists_then_ends(tmp_path: Path, capsys: pytest.CaptureFixtu
     codes.append(main(["reap", "--home", home]))
 
     assert re.search(r"i-\w+ +kept +me +local +m1.small .*\d s ", listed)
-    assert "Nothing was ended; `precip reap --yes` ends" in listed
+    assert "Nothing was ended; the same command with --yes ends" in listed
     assert (told["experiment"], told["kind"], told["ended"]) == ("kept", "instance", False)
     assert " ended" in ended
     assert "All has ended." in ended
