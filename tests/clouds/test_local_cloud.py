@@ -8,6 +8,7 @@ import os
 import socket
 from typing import TYPE_CHECKING, Any
 
+import anyio
 import asyncssh
 import pytest
 from anyio import CancelScope, create_task_group, move_on_after
@@ -286,6 +287,29 @@ async def test_a_home_that_cannot_be_written_to_is_an_error(tmp_path: Path) -> N
 
     with pytest.raises(CloudError, match=r"see to it that .*/file/local can be written to"):
         await LocalCloud(tmp_path / "file" / "local", isolation="process").prepare(access())
+
+
+async def test_what_cannot_be_written_down_is_not_started(
+    clouds: Callable[..., LocalCloud], tmp_path: Path
+) -> None:
+    """As on a full disk: the launch fails and says why, and the machines that there are go on."""
+    cloud = clouds(isolation="process")
+    await cloud.prepare(access("full"))
+    (one,) = await cloud.launch(request(1))
+    await settled(cloud, [one.id])
+    state = State(tmp_path / "local", "full")
+    in_the_way = anyio.Path(state.path / "warden.json.new")
+    await in_the_way.mkdir()
+
+    with pytest.raises(CloudError, match="can't be kept"):
+        await cloud.launch(request(1, token="second"))
+    await in_the_way.rmdir()
+    (two,) = await cloud.launch(request(1, token="third"))
+
+    assert (await cloud.describe([one.id]))[one.id].state == "running"
+    record = state.read()
+    assert record is not None
+    assert record.machines == (one.id, two.id)
 
 
 async def test_when_the_warden_is_killed_the_machines_are_terminated(
