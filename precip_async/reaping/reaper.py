@@ -93,8 +93,9 @@ async def reaped(
     if hosts is not None:
         from precip_async.reaping.marks import reaped_on_hosts
 
-        async with Holders(opened) as holders:
-            return await reaped_on_hosts(hosts, opened, settings, holders, selection)
+        async with _books(opened) as books, Holders(opened) as holders:
+            rows = await books.write(Journal.alive)
+            return await reaped_on_hosts(hosts, opened, rows, settings, holders, selection)
     async with _books(opened) as books, Holders(opened) as holders:
         reaper = _Reaper(opened, books, holders, settings, selection, keys)
         return await reaper.reap(cloud, endpoint, region)
