@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import re
 import socket
 import threading
 from typing import TYPE_CHECKING, Any, Self
@@ -19,7 +18,7 @@ from precip_async.home.database import committed, explained, is_wal, open_databa
 from precip_async.home.directory import checked_path
 from precip_async.home.files import private_directory
 from precip_async.home.holdings import Holdings
-from precip_async.home.rows import AddressRow, Row, as_row, as_text, now
+from precip_async.home.rows import AddressRow, Row, as_row, as_text, now, public
 from precip_async.home.schema import MIGRATIONS
 from precip_async.steps import reached
 
@@ -142,7 +141,7 @@ class Journal(Holdings):
             "machine": self.machine,
             "pid": os.getpid(),
             "cloud": cloud,
-            "endpoint": _public(endpoint),
+            "endpoint": public(endpoint),
             "region": region,
             "zone": zone,
             "image_id": image_id,
@@ -370,10 +369,5 @@ def _removed(path: Path) -> HomeError:
 
 
 def _at(endpoint: str | None, experiment: str | None) -> tuple[str | None, ...]:
-    given = None if endpoint is None else _public(endpoint)
+    given = None if endpoint is None else public(endpoint)
     return given, given, experiment, experiment
-
-
-def _public(endpoint: str) -> str:
-    """`endpoint` without the user and the password that it may hold."""
-    return re.sub(r"//[^/@]*@", "//", endpoint)

@@ -266,11 +266,16 @@ def test_an_answer_to_nothing_is_an_error(journal: Journal) -> None:
     assert ids(journal) == []
 
 
-def test_a_password_in_an_endpoint_is_left_out(journal: Journal) -> None:
-    """Never a secret in the journal."""
-    journal.intend(token="t1", **{**LAUNCH, "endpoint": "https://me:secret@cloud:8773/x"})
+@pytest.mark.parametrize(
+    "given", ["https://me:secret@cloud:8773/x", "https://a:s@cret@cloud:8773/x"]
+)
+def test_a_password_in_an_endpoint_is_left_out(journal: Journal, given: str) -> None:
+    """Never a secret in the journal, whatever it is written for."""
+    journal.intend(token="t1", **{**LAUNCH, "endpoint": given})
+    journal.wanting_address("k1", experiment="x", cloud="c", endpoint=given)
 
     assert journal.alive()[0].endpoint == "https://cloud:8773/x"
+    assert journal.addresses()[0].endpoint == "https://cloud:8773/x"
 
 
 def test_it_is_there_for_the_next_process(home: Home, journal: Journal) -> None:
