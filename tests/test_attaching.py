@@ -25,10 +25,14 @@ from precip_async import (
     reap,
     sync,
 )
-from precip_async.attaching import host_keys_in
+from precip_async.attaching import as_before, host_keys_in
 from precip_async.clouds.ec2_addresses import Addresses
 from precip_async.clouds.local.hostkeys import make_host_key
 from precip_async.clouds.local.state import State
+from precip_async.ending import Books
+from precip_async.home.directory import Home
+from precip_async.home.journal import Journal
+from precip_async.settings import Settings
 from tests.fakes import FakeCloud
 from tests.left import alive, facts_of, killed, left_by, reaped
 from tests.on_clouds import BRISK, IMAGES, rehearsed
@@ -462,6 +466,34 @@ async def test_hosts_are_taken_again(tmp_path: Path) -> None:
     assert found == [(hosts[1], 1, "ready")]
     assert said[1] == ["here\n"]
     assert new.id == hosts[0]
+
+
+async def test_what_it_was_reached_by_is_remembered(tmp_path: Path) -> None:
+    """User, port and address, wherever whoever attaches says nothing else."""
+    journal = await anyio.to_thread.run_sync(lambda: Journal.open(Home.open(tmp_path / "home")))
+    books, traits = Books(journal), FakeCloud().traits
+    await books.write(
+        Journal.intend,
+        token="t1",
+        experiment="x",
+        cloud=traits.name,
+        image_id="i",
+        instance_type="t",
+        count=1,
+        first=0,
+        login_user="ubuntu",
+        ssh_port=2222,
+        address="private",
+    )
+
+    silent = await as_before(books, "x", traits, Settings())
+    said = await as_before(books, "x", traits, Settings(login_user="eve", ssh_port=23))
+    other = await as_before(books, "y", traits, Settings())
+    await anyio.to_thread.run_sync(journal.close)
+
+    assert (silent.login_user, silent.ssh_port, silent.address) == ("ubuntu", 2222, "private")
+    assert (said.login_user, said.ssh_port) == ("eve", 23)
+    assert other == Settings()
 
 
 # -- parts -----------------------------------------------------------------------------------

@@ -6,10 +6,12 @@ import argparse
 import inspect
 import json
 import re
+import socket
 import sqlite3
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+import anyio.to_thread
 import pytest
 
 from precip_async import (
@@ -23,6 +25,8 @@ from precip_async import (
 )
 from precip_async.cli import main
 from precip_async.cli.reap import LEFT, add_reap, table
+from precip_async.home.directory import Home
+from precip_async.home.journal import Journal
 from precip_async.reaping.holders import Holders
 from precip_async.reaping.leftover import Selection
 
@@ -112,6 +116,34 @@ async def test_another_computers_instances_are_left_to_it(tmp_path: Path) -> Non
     assert [(one.id, one.cloud, one.endpoint) for one in again] == [(ids[0], "local", "elsewhere")]
     assert "another computer: reap there" in again[0].problem
     assert "on host elsewhere" in again[0].holder
+
+
+async def test_a_launch_that_started_nothing_here_is_over(tmp_path: Path) -> None:
+    """Its script died before its keeper heard of it; one that a living script asked for is not."""
+    home = tmp_path / "home"
+
+    def intend() -> None:
+        journal = Journal.open(Home.open(home))
+        facts: dict[str, Any] = {"cloud": "local", "endpoint": socket.gethostname()}
+        facts |= {"image_id": "i", "instance_type": "t", "count": 1, "first": 0}
+        for name in ("dead", "busy"):
+            journal.intend(token=f"of-{name}", experiment=name, **facts)
+        journal.close()
+
+    def believed() -> list[str]:
+        journal = Journal.open(Home.open(home))
+        try:
+            return [row.token for row in journal.alive()]
+        finally:
+            journal.close()
+
+    async with LocalExperiment(name="busy", home=home, isolation="process"):
+        await anyio.to_thread.run_sync(intend)
+        found = await reap(home=home)
+        left = await anyio.to_thread.run_sync(believed)
+
+    assert found == []
+    assert left == ["of-busy"]
 
 
 async def test_another_homes_instances_are_left_to_it(

@@ -155,7 +155,11 @@ class World:
     def lose_journal(self) -> None:
         """Have the journal know nothing any more."""
         for table in ("instances", "launches"):
-            off_the_loop(partial(self._journal._db.execute, f"DELETE FROM {table}"))
+            self.rewrite(f"DELETE FROM {table}")
+
+    def rewrite(self, statement: str) -> None:
+        """Change the journal behind everybody's back."""
+        off_the_loop(partial(self._journal._db.execute, statement))
 
     # -- accounts ----------------------------------------------------------------------------
 

@@ -260,3 +260,42 @@ def test_what_was_ended_is_told_where_giving_back_fails(
 
     with world(home, cloud) as there:
         run_virtually(main)
+
+
+def test_what_a_launch_without_an_answer_starts_late_is_ended_as_well(home: Path) -> None:
+    """Whoever attached goes on looking for it, and has it end with the rest."""
+    cloud = LastingCloud()
+
+    async def main(_: VirtualLoop) -> None:
+        await leave(there)
+        there.rewrite(
+            "INSERT INTO launches (token, experiment, owner, machine, pid, cloud, endpoint, region,"
+            " image_id, instance_type, count, first, tags, asked_at) SELECT 'lost', experiment,"
+            " owner, machine, pid, cloud, endpoint, region, image_id, instance_type, 1, 3, tags,"
+            " asked_at FROM launches LIMIT 1"
+        )
+        exp = await Experiment.attach("one", cloud, home=home, limits=LIMITS)
+        cloud.machines["i-late"] = Machine(id="i-late", state="running")
+        cloud.launches["lost"] = ["i-late"]
+        await exp.aclose()
+        assert cloud.alive() == []
+        assert there.journal() == {}
+
+    with world(home, cloud) as there:
+        run_virtually(main)
+
+
+def test_what_another_computer_launched_is_attached_to_with_a_warning(home: Path) -> None:
+    """Whether its script lives can't be told from here, and two must not have one experiment."""
+    heard: list[Event] = []
+
+    async def main(_: VirtualLoop) -> None:
+        await leave(there)
+        there.rewrite("UPDATE launches SET machine = 'elsewhere'")
+        attach = Experiment.attach
+        async with await attach("one", there.cloud, home=home, observer=heard.append):
+            pass
+        assert any("launched from host elsewhere" in str(event) for event in heard)
+
+    with world(home, LastingCloud()) as there:
+        run_virtually(main)
