@@ -77,14 +77,15 @@ async def attach_to(stage: Stage, home: Home) -> None:
     await cloud.remember({row.instance_id: row.age for row in rows})
     machines = await cloud.describe([row.instance_id for row in rows]) if rows else {}
     gone = {one for one, machine in machines.items() if machine.state in ENDING}
-    await stage.books.write(Journal.ended, gone, endpoint=cloud.traits.endpoint)
+    where = cloud.traits.endpoint
+    await stage.books.write(Journal.ended, gone, endpoint=where, experiment=stage.name)
     rows = [row for row in rows if row.instance_id not in gone]
     if not rows and not lost:
         raise _nothing(stage, "those that there were have ended")
     addresses = [
         HeldAddress(key=row.key, ip=row.ip, allocation=row.allocation)
         for row in await stage.books.write(Journal.addresses, stage.name)
-        if row.ip and row.endpoint == cloud.traits.endpoint
+        if row.ip and row.endpoint == where
     ]
     instances = [_instance(row, machines[row.instance_id], stage) for row in rows]
     await _introduced(stage, instances, machines)
@@ -141,8 +142,7 @@ async def _rows_by_marks(stage: Stage, cloud: Attachable, home: Home) -> list[Ro
     launches: dict[str, list[Marked]] = {}
     for one in sorted(ours, key=lambda one: one.ordinal or 0):
         launches.setdefault(one.token, []).append(one)
-    for token, instances in launches.items():
-        await _write(stage, token, instances)
+    await stage.books.write(_written, stage, launches)
     stage.warn(
         f"the journal knew nothing of {len(ours)} instance(s), which were found by their marks: "
         "how far they are is not known, so call wait()"
@@ -150,13 +150,21 @@ async def _rows_by_marks(stage: Stage, cloud: Attachable, home: Home) -> list[Ro
     return await _rows(stage)
 
 
-async def _write(stage: Stage, token: str, instances: Sequence[Marked]) -> None:
-    """Take a launch into the journal that another home, or a lost journal, knew of."""
+def _written(journal: Journal, stage: Stage, launches: Mapping[str, Sequence[Marked]]) -> None:
+    """Take launches into the journal that another home, or a lost journal, knew of: all, or none.
+
+    Who attaches next believes the journal, and would miss what is not in it.
+    """
+    with journal.at_once():
+        for token, instances in launches.items():
+            _write(journal, stage, token, instances)
+
+
+def _write(journal: Journal, stage: Stage, token: str, instances: Sequence[Marked]) -> None:
     first, traits = instances[0], stage.cloud.traits
     ordinals = [one.ordinal or 0 for one in instances]
-    if not await stage.books.write(Journal.over, [token]):  # else it is only opened again
-        await stage.books.write(
-            Journal.intend,
+    if not journal.over([token]):  # else it is only opened again
+        journal.intend(
             token=token,
             experiment=stage.name,
             cloud=traits.name,
@@ -172,8 +180,7 @@ async def _write(stage: Stage, token: str, instances: Sequence[Marked]) -> None:
             owner=first.owner,
             **stage.reach.way,
         )
-    ids = [one.machine.id for one in instances]
-    await stage.books.write(Journal.answered, token, ids, places=ordinals)
+    journal.answered(token, [one.machine.id for one in instances], places=ordinals)
 
 
 async def _resolved(stage: Stage, rows: Iterable[Row]) -> tuple[list[Row], list[Row]]:

@@ -59,7 +59,7 @@ class Books:
 
 
 class Ender:
-    """Ends machines of one experiment."""
+    """Ends machines: of one `experiment`, or of several where each has ids of its own."""
 
     def __init__(
         self,
@@ -69,8 +69,10 @@ class Ender:
         reach: Reach,
         limits: Limits,
         announce: Announcer,
+        experiment: str | None = None,
     ) -> None:
         self._cloud, self._books, self._remote, self._reach = cloud, books, remote, reach
+        self._experiment = experiment
         self._limits, self._announce = limits, announce
 
     async def end(
@@ -91,7 +93,7 @@ class Ender:
         limit = self._limits.terminate_timeout
         problems = dict.fromkeys(ids, f"the cloud did not confirm it within {limit:g} s")
         try:
-            await self._books.write(Journal.ending, ids, endpoint=self._cloud.traits.endpoint)
+            await self._write(Journal.ending, ids)
         except HomeError as error:  # machines that nobody wants come before the books
             self._warn(error)
         reached("end.noted")
@@ -154,11 +156,15 @@ class Ender:
             return
         reached("end.confirmed")
         try:
-            await self._books.write(Journal.ended, ids, endpoint=self._cloud.traits.endpoint)
+            await self._write(Journal.ended, ids)
             reached("end.written")
             await self._reach.forget(ids)
         except HomeError as error:  # they have ended all the same: the next experiment sees it
             self._warn(error)
+
+    async def _write(self, method: Callable[..., None], ids: Collection[str]) -> None:
+        where = self._cloud.traits.endpoint
+        await self._books.write(method, ids, endpoint=where, experiment=self._experiment)
 
     def _warn(self, error: ExperimentException) -> None:
         self._announce(Warned(experiment=self._announce.experiment, text=str(error)))

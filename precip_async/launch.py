@@ -71,7 +71,7 @@ class Launcher:
         self.closed = False
         self._cloud, self._books, self._remote, self._reach = cloud, books, remote, reach
         self._limits, self._announce, self._lifetime = limits, announce, lifetime
-        self._ender = Ender(cloud, books, remote, reach, limits, announce)
+        self._ender = Ender(cloud, books, remote, reach, limits, announce, announce.experiment)
         self.states = States(books, announce, cloud)
         self._launched = self._in_flight = 0
         self._landed = anyio.Event()

@@ -81,7 +81,8 @@ class States:
             return
         try:
             endpoint = self._cloud.traits.endpoint
-            await self._books.write(Journal.saw_all, new, endpoint=endpoint)
+            whose = self._announce.experiment
+            await self._books.write(Journal.saw_all, new, endpoint=endpoint, experiment=whose)
         except HomeError as error:  # nothing is lost: it is seen again
             self._announce(Warned(experiment=self._announce.experiment, text=str(error)))
         written |= new

@@ -120,7 +120,7 @@ class Life:
         try:
             await in_child_task(open_stage)
         except BaseException:  # cancelled, it may be open all the same
-            await self._close_stage()
+            await self._close_stage(untouched=self._attaching)
             raise
         finally:
             self._opening = False
@@ -141,13 +141,14 @@ class Life:
         self._closed = True
         await self._close_stage()
 
-    async def _close_stage(self) -> None:
+    async def _close_stage(self, *, untouched: bool = False) -> None:
         stage, self._open_stage = self._open_stage, None
         if stage is not None:
             forsaken.release(self)
             self._gone = anyio.Event()
             try:
-                await in_child_task(stage.aclose_afresh if stage.stranded else stage.aclose)
+                close = stage.aclose_afresh if stage.stranded else stage.aclose
+                await in_child_task(stage.let_go if untouched else close)
             finally:
                 self._gone.set()
         elif self._gone is not None:  # somebody else is at it

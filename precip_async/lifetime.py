@@ -33,7 +33,7 @@ async def extend(stage: Stage, instances: Sequence[Instance], expires: datetime)
     ids = [one.id for one in instances]
     assert isinstance(stage.cloud, Expiring)  # or the experiment would not have been opened
     where = stage.cloud.traits.endpoint
-    await stage.books.write(Journal.renewed, ids, expires, endpoint=where)
+    await stage.books.write(Journal.renewed, ids, expires, endpoint=where, experiment=stage.name)
     await stage.cloud.extend(ids, expires)
 
     async def one(instance: Instance) -> None:

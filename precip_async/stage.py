@@ -12,7 +12,7 @@ import anyio.to_thread
 from precip_async import clock
 from precip_async.attaching import as_before, attach_to
 from precip_async.boot import Boot
-from precip_async.clouds.base import Access, Attachable, Cloud, Reapable
+from precip_async.clouds.base import Access, Attachable, Cloud, Keeping, Reapable
 from precip_async.ending import Books, not_ended
 from precip_async.errors import (
     ExperimentException,
@@ -173,6 +173,8 @@ class Stage:
             for row in await write(Journal.alive, self.name)
             if (row.cloud, row.endpoint) == (traits.name, traits.endpoint)  # ids mean nothing else
         ]
+        if traits.isolation or not traits.ends_machines:  # known under the home that has them only
+            rows = [row for row in rows if row.owner == self.owner]
         known = [row.instance_id for row in rows if row.instance_id]
         if traits.ends_machines and isinstance(self.cloud, Attachable):
             # a young one may not be seen yet
@@ -186,7 +188,8 @@ class Stage:
                 await write(Journal.refused, row.token, "its experiment died; none was found")
             machines |= {machine.id: machine for machine in found}
         left = {one.id for one in machines.values() if one.state != "terminated"}
-        await write(Journal.ended, {*known, *machines} - left, endpoint=traits.endpoint)
+        gone = {*known, *machines} - left
+        await write(Journal.ended, gone, endpoint=traits.endpoint, experiment=self.name)
         if left:
             raise NameInUse(
                 name=self.name,
@@ -292,6 +295,13 @@ class Stage:
         finally:
             with anyio.move_on_after(4 * limits.close_grace, shield=True):
                 await self._undo.aclose()
+
+    async def let_go(self) -> None:
+        """Let go of everything, and leave the instances as they were attached to."""
+        if isinstance(self.cloud, Keeping):
+            self.cloud.keep()
+        with anyio.move_on_after(4 * self.settings.limits.close_grace, shield=True):
+            await self._undo.aclose()
 
     @property
     def stranded(self) -> bool:

@@ -25,9 +25,14 @@ from precip_async import (
     reap,
     sync,
 )
-from precip_async.attaching import host_keys_in
+from precip_async.attaching import as_before, host_keys_in
+from precip_async.clouds.ec2_addresses import Addresses
 from precip_async.clouds.local.hostkeys import make_host_key
 from precip_async.clouds.local.state import State
+from precip_async.ending import Books
+from precip_async.home.directory import Home
+from precip_async.home.journal import Journal
+from precip_async.settings import Settings
 from tests.fakes import FakeCloud
 from tests.left import alive, facts_of, killed, left_by, reaped
 from tests.on_clouds import BRISK, IMAGES, rehearsed
@@ -356,6 +361,35 @@ async def test_a_failed_attachment_ends_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+async def test_an_attachment_that_fails_at_its_end_takes_nothing_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Addresses and key pairs are given back with what was attached to, and else are in use."""
+    async with rehearsed(tmp_path, "nova-kilo", name="trial", keep=True) as one:
+        async with one.exp as exp:
+            await exp.provision(one.image)
+            await exp.wait()
+        held, before = one.lab.addresses(), len(one.lab.calls)
+        adopt = Addresses.adopt
+
+        async def fail(*given: Any) -> None:
+            await adopt(*given)
+            raise CloudError("no answer", cloud="OpenStack", operation="attach")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Addresses, "adopt", fail)
+            with pytest.raises(CloudError, match="no answer"):
+                await attached(facts_of(one.lab, one.home, "trial"))
+
+        asked = {call.action for call in one.lab.calls[before:]}
+        assert not {name for name in asked if name.startswith(("Delete", "Rel", "Dis"))}
+        assert one.lab.addresses() == held != ()
+        async with await attached(facts_of(one.lab, one.home, "trial")) as again:
+            assert (await again.run([], "echo here"))[1] == ["here\n"]
+        await one.account()
+
+
+@pytest.mark.slow
 async def test_host_keys_outlive_the_script(tmp_path: Path) -> None:
     """Those that were pinned are enforced; without them the console is asked, or it is told."""
     async with rehearsed(tmp_path, name="trial", keep=True) as one:
@@ -432,6 +466,34 @@ async def test_hosts_are_taken_again(tmp_path: Path) -> None:
     assert found == [(hosts[1], 1, "ready")]
     assert said[1] == ["here\n"]
     assert new.id == hosts[0]
+
+
+async def test_what_it_was_reached_by_is_remembered(tmp_path: Path) -> None:
+    """User, port and address, wherever whoever attaches says nothing else."""
+    journal = await anyio.to_thread.run_sync(lambda: Journal.open(Home.open(tmp_path / "home")))
+    books, traits = Books(journal), FakeCloud().traits
+    await books.write(
+        Journal.intend,
+        token="t1",
+        experiment="x",
+        cloud=traits.name,
+        image_id="i",
+        instance_type="t",
+        count=1,
+        first=0,
+        login_user="ubuntu",
+        ssh_port=2222,
+        address="private",
+    )
+
+    silent = await as_before(books, "x", traits, Settings())
+    said = await as_before(books, "x", traits, Settings(login_user="eve", ssh_port=23))
+    other = await as_before(books, "y", traits, Settings())
+    await anyio.to_thread.run_sync(journal.close)
+
+    assert (silent.login_user, silent.ssh_port, silent.address) == ("ubuntu", 2222, "private")
+    assert (said.login_user, said.ssh_port) == ("eve", 23)
+    assert other == Settings()
 
 
 # -- parts -----------------------------------------------------------------------------------

@@ -6,10 +6,12 @@ import argparse
 import inspect
 import json
 import re
+import socket
 import sqlite3
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+import anyio.to_thread
 import pytest
 
 from precip_async import (
@@ -23,6 +25,9 @@ from precip_async import (
 )
 from precip_async.cli import main
 from precip_async.cli.reap import LEFT, add_reap, table
+from precip_async.home.directory import Home
+from precip_async.home.journal import Journal
+from precip_async.reaping.holders import Holders
 from precip_async.reaping.leftover import Selection
 
 if TYPE_CHECKING:
@@ -111,6 +116,77 @@ async def test_another_computers_instances_are_left_to_it(tmp_path: Path) -> Non
     assert [(one.id, one.cloud, one.endpoint) for one in again] == [(ids[0], "local", "elsewhere")]
     assert "another computer: reap there" in again[0].problem
     assert "on host elsewhere" in again[0].holder
+
+
+async def test_a_launch_that_started_nothing_here_is_over(tmp_path: Path) -> None:
+    """Its script died before its keeper heard of it; one that a living script asked for is not."""
+    home = tmp_path / "home"
+
+    def intend() -> None:
+        journal = Journal.open(Home.open(home))
+        facts: dict[str, Any] = {"cloud": "local", "endpoint": socket.gethostname()}
+        facts |= {"image_id": "i", "instance_type": "t", "count": 1, "first": 0}
+        for name in ("dead", "busy"):
+            journal.intend(token=f"of-{name}", experiment=name, **facts)
+        journal.close()
+
+    def believed() -> list[str]:
+        journal = Journal.open(Home.open(home))
+        try:
+            return [row.token for row in journal.alive()]
+        finally:
+            journal.close()
+
+    async with LocalExperiment(name="busy", home=home, isolation="process"):
+        await anyio.to_thread.run_sync(intend)
+        found = await reap(home=home)
+        left = await anyio.to_thread.run_sync(believed)
+
+    assert found == []
+    assert left == ["of-busy"]
+
+
+async def test_another_homes_instances_are_left_to_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Homes may share a journal: neither reaping nor a namesake touches what another keeps."""
+    monkeypatch.setenv("PRECIP_STATE", str(tmp_path / "state"))
+    there: dict[str, Any] = {"home": tmp_path / "there", "isolation": "process"}
+    here: dict[str, Any] = {"home": tmp_path / "here", "isolation": "process"}
+    async with LocalExperiment(name="busy", **there) as exp:
+        await exp.provision()
+
+        (seen,) = await reap(home=tmp_path / "here", everyone=True, end=True, force=True)
+        async with LocalExperiment(name="busy", **here):
+            pass
+        (held,) = await reap(home=tmp_path / "there", end=True)
+
+    assert (seen.ended, seen.mine) == (False, False)
+    assert "another home: reap there" in seen.problem
+    assert (held.ended, held.holder[:7]) == (False, "process")
+
+
+async def test_what_was_started_just_before_the_name_was_free_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is there is looked at once nobody can add to it: another script may have gone on."""
+    home, went = tmp_path / "home", list[str]()
+    await kept(home, count=1)
+    ask = Holders.of
+
+    async def late(holders: Holders, name: str, *given: Any) -> str:
+        if not went:
+            went.append("on")
+            attach = LocalExperiment.attach("kept", home=home, isolation="process", keep=True)
+            async with await attach as exp:
+                await exp.provision()
+        return await ask(holders, name, *given)
+
+    monkeypatch.setattr(Holders, "of", late)
+    ended = await reap(home=home, end=True)
+
+    assert [one.ended for one in ended] == [True, True]
+    assert await reap(home=home) == []
 
 
 async def test_instances_here_end_together_or_not_at_all(tmp_path: Path) -> None:
@@ -202,6 +278,43 @@ async def test_a_host_that_a_dead_experiment_took_is_given_back(tmp_path: Path) 
     assert await reap(home=tmp_path / "home") == []
 
 
+async def test_a_host_that_another_experiment_has_as_well_stays_that_ones(tmp_path: Path) -> None:
+    """To give back what a dead one had taken strikes nothing of a living one from the journal."""
+    home = tmp_path / "home"
+    async with HostsExperiment(["127.0.0.1"], name="dead", home=home, keep=True) as exp:
+        await exp.provision()
+    async with HostsExperiment(["127.0.0.1"], name="busy", home=home) as exp:
+        await exp.provision()
+        ended = await reap(home=home, end=True)
+        left = await reap(home=home)
+        async with HostsExperiment(["127.0.0.1"], name="third", home=home) as more:
+            await more.provision()
+        still = await reap(home=home)
+
+    assert [(one.experiment, one.ended) for one in ended] == [("dead", True), ("busy", False)]
+    assert [one.experiment for one in left] == ["busy"] == [one.experiment for one in still]
+
+
+def test_what_others_launched_is_said_to_need_more(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``--yes`` does not end it: whoever lists it is told what does, and only then."""
+    found = [leftover(owner="a" * 32, mine=False)]
+
+    async def find(**_: Any) -> list[Leftover]:
+        return found
+
+    monkeypatch.setattr(reaping, "reap", find)
+    main(["reap", "--everyone"])
+    theirs = capsys.readouterr().out
+    found[:] = [leftover()]
+    main(["reap", "--everyone"])
+    mine = capsys.readouterr().out
+
+    assert theirs.endswith("ended with --owner only.\n")
+    assert mine.endswith("with --yes ends what nobody answers for.\n")
+
+
 def test_an_error_moves_no_cursor(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -263,7 +376,7 @@ def test_the_command_lists_then_ends(tmp_path: Path, capsys: pytest.CaptureFixtu
     codes.append(main(["reap", "--home", home]))
 
     assert re.search(r"i-\w+ +kept +me +local +m1.small .*\d s ", listed)
-    assert "Nothing was ended; `precip reap --yes` ends" in listed
+    assert "Nothing was ended; the same command with --yes ends" in listed
     assert (told["experiment"], told["kind"], told["ended"]) == ("kept", "instance", False)
     assert " ended" in ended
     assert "All has ended." in ended
@@ -276,6 +389,27 @@ def test_a_home_that_cannot_be_is_one_sentence(capsys: pytest.CaptureFixture[str
 
     assert code == 1
     assert capsys.readouterr().err.startswith("precip: home must be an absolute path")
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--hosts", ""], "neither a host name nor an address"),
+        (["--hosts", "a", "--cloud", "local"], "do not go together"),
+        (["--experiment", ""], "a name must be"),
+        (["--owner", ""], "32 hexadecimal digits"),
+        (["--owner", "0945ebaa"], "--json` shows them whole"),
+        (["--cloud", "ec2", "--region", ""], "region is empty"),
+    ],
+)
+def test_an_empty_word_does_not_mean_everything(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], flags: list[str], said: str
+) -> None:
+    """A shell's variable that was never set narrows nothing down: it is refused."""
+    code = main(["reap", "--yes", "--home", str(tmp_path / "home"), *flags])
+
+    assert code == 1
+    assert said in capsys.readouterr().err
 
 
 def test_an_unknown_command_is_refused(capsys: pytest.CaptureFixture[str]) -> None:

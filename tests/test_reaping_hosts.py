@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -35,9 +36,9 @@ def way(server: OpenSSHServer, home: Path) -> dict[str, Any]:
     return {"home": home, "ssh_key": server.client_key_path, "ssh_port": server.port}
 
 
-async def left(server: OpenSSHServer, home: Path, name: str) -> None:
+async def left(server: OpenSSHServer, home: Path, name: str, **given: Any) -> None:
     """Leave two processes of one run behind, as a command does that starts daemons."""
-    async with HostsExperiment([server.host], name=name, **way(server, home)) as exp:
+    async with HostsExperiment([server.host], name=name, **way(server, home), **given) as exp:
         await exp.provision()
         await exp.wait(timeout=20)
         await exp.run([], LEAVE)
@@ -90,6 +91,27 @@ async def test_others_runs_and_those_in_use_go_on(server: OpenSSHServer, tmp_pat
     assert "process" in held.holder
     assert not held.ended
     assert running == 2
+    await eventually(lambda: not sleepers(server))
+
+
+@pytest.mark.slow
+async def test_a_run_of_a_script_on_another_computer_goes_on(
+    server: OpenSSHServer, tmp_path: Path
+) -> None:
+    """In a home that computers share nobody here can tell whether it lives: force only ends it."""
+    name, home = default_name(), tmp_path / "home"
+    await left(server, home, name, keep=True)
+    with sqlite3.connect(home / "journal.sqlite") as journal:
+        journal.execute("UPDATE launches SET machine = 'elsewhere', pid = 7")
+    journal.close()
+
+    (held,) = await reaped(server, home, experiment=name, end=True)
+    running = len(sleepers(server))
+    (forced,) = await reaped(server, home, experiment=name, end=True, force=True)
+
+    assert (held.ended, held.holder) == (False, "process 7 on host elsewhere, unless it has ended")
+    assert running == 2
+    assert forced.ended
     await eventually(lambda: not sleepers(server))
 
 

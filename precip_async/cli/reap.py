@@ -95,7 +95,7 @@ async def _reap(options: argparse.Namespace) -> int:
         region=options.region,
         profile=options.profile,
         verify=options.ca_file or not options.insecure,
-        hosts=[one.strip() for one in options.hosts.split(",")] if options.hosts else None,
+        hosts=None if options.hosts is None else [one.strip() for one in options.hosts.split(",")],
         login_user=options.login_user,
         ssh_key=options.ssh_key,
         ssh_port=options.ssh_port,
@@ -180,9 +180,12 @@ def _conclusion(
 ) -> str:
     if not left:
         return "All else is in use.\n" if any(one.holder for one in found) else "All has ended.\n"
-    if not options.yes:
-        return "Nothing was ended; `precip reap --yes` ends what nobody answers for.\n"
-    return f"{len(left)} not ended: see above.\n"
+    text = f"{len(left)} not ended: see above."
+    if not options.yes:  # not the bare command: it would end more than was listed
+        text = "Nothing was ended; the same command with --yes ends what nobody answers for."
+    if options.owner is None and any(not one.mine for one in left):
+        text += " What others launched is ended with --owner only."
+    return f"{text}\n"
 
 
 def _spoken(seconds: float) -> str:

@@ -322,7 +322,18 @@ class Attachable(Protocol):
         Args:
             ids: Which.
             addresses: Those that were taken for them, to be given back with them.
+
+        If it fails or is cancelled, all stays as it was when the cloud is closed.
         """
+        ...
+
+
+@runtime_checkable
+class Keeping(Protocol):
+    """A `Cloud` that can be told late that it is to end nothing when it is closed."""
+
+    def keep(self) -> None:
+        """Leave what was adopted as it was, whatever `Access` says: nobody has got hold of it."""
         ...
 
 

@@ -198,7 +198,7 @@ class EC2Cloud:
                 UserWarning,
                 stacklevel=2,
             )
-        self._keep = access.keep or access.purpose == "look"
+        self._keep = access.keep or access.purpose != "launch"
         client, began = None, time.monotonic()
         while True:
             try:
@@ -270,7 +270,14 @@ class EC2Cloud:
 
     async def adopt(self, ids: Collection[str], addresses: Sequence[HeldAddress]) -> None:
         """Take over what an earlier process has launched; see `Attachable.adopt`."""
+        access = self._prepared("adopt").access
         await self.remains.adopt(ids, addresses)
+        if access.purpose == "attach":  # until here, and without it, all is to stay as it was
+            self._keep = access.keep
+
+    def keep(self) -> None:
+        """Give nothing back at the end; see `Keeping`."""
+        self._keep = True
 
     @property
     def remains(self) -> Remains:
@@ -300,7 +307,7 @@ class EC2Cloud:
         try:
             if parts is not None and not self._keep:
                 with anyio.move_on_after(RELEASE, shield=True) as scope:
-                    await self._release(parts)
+                    await parts.release()
                 if scope.cancelled_caught:
                     raise parts.calls.tell.invalid(
                         "close",
@@ -391,10 +398,3 @@ class EC2Cloud:
         trouble = parts.addresses.trouble.get(seen.id, "") if parts.addresses else ""
         elastic = (given or {}).get(seen.id)
         return machine_of(parts.calls.dialect, seen, public=elastic, note=trouble)
-
-    async def _release(self, parts: Parts) -> None:
-        try:
-            if parts.addresses is not None:
-                await parts.addresses.release()
-        finally:
-            await parts.keys.release()

@@ -32,6 +32,18 @@ class Parts:
     launches: Launches
     addresses: Addresses | None
 
+    async def release(self) -> None:
+        """Give back addresses and key pairs.
+
+        Raises:
+            CloudError: Some can't be.
+        """
+        try:
+            if self.addresses is not None:
+                await self.addresses.release()
+        finally:
+            await self.keys.release()
+
     def wants_address(self, seen: Seen) -> bool:
         """Whether an instance of ours runs, and has no public address by itself."""
         if not self.roster.is_ours(seen.id):

@@ -22,7 +22,7 @@ from precip_async.home.files import (
     sweep,
 )
 
-__all__ = ["Home", "checked_path"]
+__all__ = ["Home", "checked_owner", "checked_path"]
 
 _ACCOUNT_ID = re.compile(r"[0-9a-f]{32}").fullmatch
 Folder = Literal["output", "names", "local"]
@@ -95,6 +95,20 @@ def checked_path(path: object, what: str) -> Path:
     if given == "~" or given.startswith("~/"):
         return _user_directory() / given[2:]
     return _absolute(given, what)
+
+
+def checked_owner(given: object) -> str:
+    """`given`, if it can be the id of an account.
+
+    Raises:
+        InvalidArgument: It can't: what is empty or cut short must not mean somebody else.
+    """
+    if not isinstance(given, str) or not _ACCOUNT_ID(given):
+        raise InvalidArgument(
+            "owner must be an account id, which is 32 hexadecimal digits in the file account_id of "
+            f"who launched it, not {given!r}; `precip reap --json` shows them whole"
+        )
+    return given
 
 
 def _absolute(given: str, what: str) -> Path:

@@ -6,7 +6,7 @@ import json
 import os
 from typing import TYPE_CHECKING, Any, Protocol
 
-from precip_async.home.rows import AddressRow, as_address, now
+from precip_async.home.rows import AddressRow, as_address, now, public
 
 if TYPE_CHECKING:
     import sqlite3
@@ -45,7 +45,7 @@ class Holdings(Protocol):
             "machine": self.machine,
             "pid": os.getpid(),
             "cloud": cloud,
-            "endpoint": endpoint,
+            "endpoint": public(endpoint),
             "region": region,
             "others": json.dumps([*others]),
             "asked_at": now(),

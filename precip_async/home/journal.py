@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import re
 import socket
 import threading
 from typing import TYPE_CHECKING, Any, Self
@@ -19,7 +18,7 @@ from precip_async.home.database import committed, explained, is_wal, open_databa
 from precip_async.home.directory import checked_path
 from precip_async.home.files import private_directory
 from precip_async.home.holdings import Holdings
-from precip_async.home.rows import AddressRow, Row, as_row, as_text, now
+from precip_async.home.rows import AddressRow, Row, as_row, as_text, now, public
 from precip_async.home.schema import MIGRATIONS
 from precip_async.steps import reached
 
@@ -34,10 +33,12 @@ if TYPE_CHECKING:
 __all__ = ["MIGRATIONS", "AddressRow", "Journal", "Row"]
 
 LONGEST_REASON = 1000  # characters
-# An id, and twice the endpoint that it is from: clouds that count have the same ones.
+# An id; twice the endpoint that it is from, as clouds that count have the same ones; and twice the
+# experiment that has it, as two may have taken one host.
 _THOSE = (
-    "WHERE id = ? AND ended_at IS NULL"
-    " AND (? IS NULL OR token IN (SELECT token FROM launches WHERE endpoint = ?))"
+    "WHERE id = ? AND ended_at IS NULL AND EXISTS ("
+    " SELECT 1 FROM launches AS l WHERE l.token = instances.token"
+    " AND (? IS NULL OR l.endpoint = ?) AND (? IS NULL OR l.experiment = ?))"
 )
 
 
@@ -55,7 +56,7 @@ class Journal(Holdings):
         self.path = path
         self.owner = owner
         self.machine = socket.gethostname()
-        self._mutex = threading.Lock()
+        self._mutex = threading.RLock()
         self._db = db
         self._is_wal = is_wal(db)
         self._file = file
@@ -140,7 +141,7 @@ class Journal(Holdings):
             "machine": self.machine,
             "pid": os.getpid(),
             "cloud": cloud,
-            "endpoint": _public(endpoint),
+            "endpoint": public(endpoint),
             "region": region,
             "zone": zone,
             "image_id": image_id,
@@ -214,7 +215,13 @@ class Journal(Holdings):
         """`saw_all` for one."""
         self.saw_all({instance_id: state})
 
-    def saw_all(self, states: Mapping[str, str], *, endpoint: str | None = None) -> None:
+    def saw_all(
+        self,
+        states: Mapping[str, str],
+        *,
+        endpoint: str | None = None,
+        experiment: str | None = None,
+    ) -> None:
         """Write down what was seen of instances; ``"terminated"`` means that one has ended.
 
         Not awaited to be on the disk: what a loss of power takes will be seen again.
@@ -223,47 +230,57 @@ class Journal(Holdings):
             states: By id.
             endpoint: Where these ids are from, as elsewhere others may have them; ``None``: they
                 mean the same everywhere.
+            experiment: Whose; ``None``: whosoever, where no other can have them.
         """
         gone = [one for one, state in states.items() if state == "terminated"]
         if gone:
-            self.ended(gone, endpoint=endpoint)
+            self.ended(gone, endpoint=endpoint, experiment=experiment)
         at = now()
         with self._transaction(durable=False) as db:
             db.executemany(
                 f"UPDATE instances SET state = ?, seen_at = ? {_THOSE}",  # noqa: S608 - ours
-                [(state, at, one, *_at(endpoint)) for one, state in states.items()],
+                [(state, at, one, *_at(endpoint, experiment)) for one, state in states.items()],
             )
 
-    def ending(self, ids: Iterable[str], *, endpoint: str | None = None) -> None:
-        """Write down that the end of `ids`, of an endpoint, is about to be asked for."""
+    def ending(
+        self, ids: Iterable[str], *, endpoint: str | None = None, experiment: str | None = None
+    ) -> None:
+        """Write down that the end of `ids` is about to be asked for. See `saw_all`."""
         at = now()
         with self._transaction() as db:
             db.executemany(
                 "UPDATE instances SET state = 'terminating', seen_at = ?,"  # noqa: S608 - ours
                 f" terminate_asked_at = coalesce(terminate_asked_at, ?) {_THOSE}",
-                [(at, at, one, *_at(endpoint)) for one in ids],
+                [(at, at, one, *_at(endpoint, experiment)) for one in ids],
             )
 
-    def ended(self, ids: Iterable[str], *, endpoint: str | None = None) -> None:
-        """Write down that `ids` have ended; one that had, or that nobody knows, is no error."""
+    def ended(
+        self, ids: Iterable[str], *, endpoint: str | None = None, experiment: str | None = None
+    ) -> None:
+        """Write down that `ids` have ended; that one had, or is unknown, is no error."""
         at = now()
         with self._transaction() as db:
             db.executemany(
                 "UPDATE instances SET state = 'terminated', seen_at = ?, ended_at = ?"  # noqa: S608 - ours
                 f" {_THOSE}",
-                [(at, at, one, *_at(endpoint)) for one in ids],
+                [(at, at, one, *_at(endpoint, experiment)) for one in ids],
             )
             self._end_launches(db, at)
 
     def renewed(
-        self, ids: Iterable[str], expires: datetime | None, *, endpoint: str | None = None
+        self,
+        ids: Iterable[str],
+        expires: datetime | None,
+        *,
+        endpoint: str | None = None,
+        experiment: str | None = None,
     ) -> None:
         """Write down that `ids` are to end by themselves at `expires` now; ``None``: never."""
         until = "" if expires is None else as_text(expires)  # NULL is what the launch says
         with self._transaction() as db:
             db.executemany(
                 f"UPDATE instances SET expires = ? {_THOSE}",  # noqa: S608 - ours
-                [(until, one, *_at(endpoint)) for one in ids],
+                [(until, one, *_at(endpoint, experiment)) for one in ids],
             )
 
     def alive(self, experiment: str | None = None) -> list[Row]:
@@ -311,8 +328,17 @@ class Journal(Holdings):
             return [dict(zip(names, values, strict=True)) for values in cursor]
 
     @contextlib.contextmanager
+    def at_once(self) -> Iterator[None]:
+        """All that is written meanwhile is, or nothing if it ends by an exception or a death."""
+        with self._transaction():
+            yield
+
+    @contextlib.contextmanager
     def _transaction(self, *, durable: bool = True) -> Iterator[sqlite3.Connection]:
         with self._mutex, explained(self.path):
+            if self._db.in_transaction:  # see `at_once`
+                yield self._db
+                return
             if durable or not self._is_wal:  # without syncs a rollback journal would not be safe
                 with committed(self._db):
                     yield self._db
@@ -342,11 +368,6 @@ def _removed(path: Path) -> HomeError:
     )
 
 
-def _at(endpoint: str | None) -> tuple[str | None, str | None]:
-    given = None if endpoint is None else _public(endpoint)
-    return given, given
-
-
-def _public(endpoint: str) -> str:
-    """`endpoint` without the user and the password that it may hold."""
-    return re.sub(r"//[^/@]*@", "//", endpoint)
+def _at(endpoint: str | None, experiment: str | None) -> tuple[str | None, ...]:
+    given = None if endpoint is None else public(endpoint)
+    return given, given, experiment, experiment

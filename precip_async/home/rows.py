@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from precip_async import clock
 
-__all__ = ["AddressRow", "Row", "as_address", "as_row", "as_text", "now"]
+__all__ = ["AddressRow", "Row", "as_address", "as_row", "as_text", "now", "public"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,6 +131,11 @@ def now() -> str:
 def as_text(time: datetime) -> str:
     """An aware time, as the journal has it."""
     return time.astimezone(UTC).isoformat(timespec="microseconds")
+
+
+def public(endpoint: str) -> str:
+    """`endpoint` without the user and the password that it may hold."""
+    return re.sub(r"//[^/]*@", "//", endpoint)
 
 
 def as_row(values: dict[str, Any]) -> Row:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import anyio.to_thread
 
 from precip_async.reaping.leftover import Leftover
+from precip_async.ssh.tasks import in_child_task
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -90,7 +92,8 @@ async def reap(
     If cancelled, what was asked to end may be ending, and calling again finds the rest.
     """
     wanted = await anyio.to_thread.run_sync(_reaper)
-    return await wanted(
+    work = partial(
+        wanted,
         end=end,
         experiment=experiment,
         older_than=older_than,
@@ -115,6 +118,7 @@ async def reap(
         limits=limits,
         observer=observer,
     )
+    return await in_child_task(work)  # so that whatever cancels it lets go of what it holds
 
 
 def _reaper() -> Callable[..., Coroutine[Any, Any, list[Leftover]]]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 from precip_async.clouds.base import ENDING, HeldAddress
 from precip_async.ending import Ender
 from precip_async.errors import CloudError, ExperimentException
+from precip_async.events import Warned
 from precip_async.home.journal import Journal
 from precip_async.plan import SETTLED
 from precip_async.reaping.leftover import Leftover
@@ -62,15 +63,20 @@ class Elsewhere:
         self._endpoint = cloud.traits.endpoint
 
     async def found(
-        self, rows: Sequence[Row], addresses: Sequence[AddressRow]
+        self, marks: Sequence[Marked], rows: Sequence[Row], addresses: Sequence[AddressRow]
     ) -> tuple[list[_Found], list[str]]:
         """What is there, as far as it is meant; and the ids of all instances that are ours.
+
+        Args:
+            marks: What bears a mark there.
+            rows: What the journal has there, read after the marks.
+            addresses: Likewise.
 
         Raises:
             CloudError: The cloud did not say.
             HomeError: The journal can't be used.
         """
-        marked = {one.machine.id.lower(): one for one in await self._cloud.marked()}
+        marked = {one.machine.id.lower(): one for one in marks}
         rows, lost = await self._resolved(rows, [*marked.values()])
         await self._cloud.remember({row.instance_id: row.age for row in rows})
         ids = [row.instance_id for row in rows]
@@ -102,12 +108,13 @@ class Elsewhere:
         for row in [row for row in rows if not row.instance_id]:
             ids = [one.machine.id for one in marked if one.token == row.token]
             ids = ids or [one.id for one in await self._cloud.find(row.token)]
-            holder = await self._holders.of(row.experiment, row)
+            # of another home that shares the journal nobody can tell from here
+            idle = row.owner == self._owner and not await self._holders.of(row.experiment, row)
             if ids:
-                if not holder:  # who launched it knows more of it, and writes it himself
+                if idle:  # else who launched it knows more of it, and writes it himself
                     await self._books.write(Journal.answered, row.token, ids)
                 known += [replace(row, instance_id=one) for one in ids]
-            elif not holder and row.age > SETTLED:
+            elif idle and row.age > SETTLED:
                 await self._books.write(Journal.refused, row.token, "nothing of it was found")
             else:
                 lost.append(row)
@@ -200,15 +207,17 @@ class Elsewhere:
             ways: What ending takes.
 
         Returns:
-            All of it, each with what became of it.
+            All of it, each with what became of it; and addresses of theirs that are left.
 
         Raises:
-            CloudError: The cloud did not say who has which address.
+            CloudError: The cloud did not say who has which address, before anything was ended.
             HomeError: The journal can't be used.
         """
+        remote, reach, limits, announce = ways
         chosen = [one for one in found if self._selection.ends(one.one)]
         ids = [one.one.id for one in chosen if one.one.kind == "instance"]
         problems: dict[str, str] = {}
+        kept: list[Leftover] = []
         if ids:
             experiments = {one.one.experiment for one in chosen}
             held = [
@@ -217,18 +226,23 @@ class Elsewhere:
                 if row.ip and row.experiment in experiments
             ]
             await self._cloud.adopt(ours, held)
-            remote, reach, limits, announce = ways
             ender = Ender(self._cloud, self._books, remote, reach, limits, announce)
             problems = await ender.end(ids, lambda _: None, interval=limits.poll_interval)
-            await self._give_back(held, ids)
+            try:
+                await self._give_back(held, ids)
+            except CloudError as error:  # they have ended all the same, which is to be told
+                kept = await self._still_held(held, str(error))
         for one in chosen:
             if one.address is not None and (not one.one.problem or self._selection.unsure):
                 try:
                     await self._cloud.remains.give_back([one.address])
                 except CloudError as error:
                     problems[one.one.id] = str(error)
-        await self._drop_keys()
-        return [self._outcome(one, one in chosen, problems) for one in found]
+        try:
+            await self._drop_keys()
+        except CloudError as error:  # the next reaping does, and they cost nothing
+            announce(Warned(experiment=announce.experiment, text=str(error)))
+        return kept + [self._outcome(one, one in chosen, problems) for one in found]
 
     async def _give_back(self, addresses: Sequence[HeldAddress], ids: Sequence[str]) -> None:
         """Release what the instances `ids` had, where ending them has not done so."""
@@ -236,6 +250,15 @@ class Elsewhere:
         left = [one for one in addresses if now.get(one.ip) in ("", *ids)]
         if left:
             await self._cloud.remains.give_back(left, ids)
+
+    async def _still_held(self, held: Sequence[HeldAddress], problem: str) -> list[Leftover]:
+        """Those of `held` that the journal has still, with why they are."""
+        keys = {one.key for one in held}
+        rows = [one for one in await self._books.write(Journal.addresses) if one.key in keys]
+        return [
+            replace(_of_address(row, row.ip, self._owner, ""), state="", problem=problem)
+            for row in rows
+        ]
 
     async def _drop_keys(self) -> None:
         """Delete the key pairs of launches of which nothing is left."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 import anyio.to_thread
 
 from precip_async.clouds.local.remains import clear_dead, end_left_behind, left_behind
+from precip_async.clouds.local.state import State
 from precip_async.errors import CloudError
 from precip_async.home.journal import Journal
 from precip_async.reaping.leftover import Leftover
@@ -41,13 +42,16 @@ async def reaped_here(
     in_thread = anyio.to_thread.run_sync
     base = await in_thread(home.runtime, "local")
     await in_thread(clear_dead, base)
-    alive = {one.experiment: one.machines for one in await in_thread(left_behind, base)}
-    own = [row for row in rows if is_here(row)]
+    kept = {one.experiment for one in await in_thread(left_behind, base)}
     found: list[Leftover] = []
-    for name in sorted(alive.keys() | {row.experiment for row in own}):
+    for name in sorted(kept | {row.experiment for row in rows if _is_ours(row, home)}):
         if selection.experiment in (None, name):
-            mine = [row for row in own if row.experiment == name]
-            left = await _left(books, holders, name, mine, alive.get(name, ()))
+            holder = await holders.of(name)
+            # Only now: until we held the name, whoever had it may have started more and gone.
+            now = await books.write(Journal.alive, name)
+            mine = [row for row in now if _is_ours(row, home)]
+            machines = await in_thread(_kept, base, name)
+            left = await _left(books, holder, name, mine, machines)
             shown = [replace(one, owner=home.account_id) for one in left]
             shown = [one for one in shown if selection.takes(one)]
             if len(shown) == len(left):
@@ -59,15 +63,26 @@ async def reaped_here(
     return found
 
 
+def _is_ours(row: Row, home: Home) -> bool:
+    """Whether it is kept under `home`: several homes may share a journal, each with its names."""
+    return is_here(row) and row.owner == home.account_id
+
+
+def _kept(base: Path, name: str) -> tuple[str, ...]:
+    """The ids of all that the living keeper of an experiment was ever told to start. Blocks."""
+    record = State(base, name).read()
+    return record.machines if record is not None and record.alive else ()
+
+
 async def _left(
-    books: Books, holders: Holders, name: str, rows: Sequence[Row], machines: Collection[str]
+    books: Books, holder: str, name: str, rows: Sequence[Row], machines: Collection[str]
 ) -> list[Leftover]:
     """What one experiment has here; what the journal has and nobody keeps has ended."""
-    holder = await holders.of(name)
     known = {row.instance_id: row for row in rows if row.instance_id}
     if not holder:
         gone = known.keys() - set(machines)
-        await books.write(Journal.ended, gone, endpoint=socket.gethostname())
+        where = socket.gethostname()
+        await books.write(Journal.ended, gone, endpoint=where, experiment=name)
         known = {one: row for one, row in known.items() if one not in gone}
         for row in rows:
             if not row.instance_id and not machines:
@@ -126,7 +141,9 @@ async def given_back(
         )
         if selection.takes(one):
             if selection.ends(one):
-                await books.write(Journal.ended, [one.id], endpoint=row.endpoint)
+                where = row.endpoint
+                whose = row.experiment  # a living one may have taken the same host
+                await books.write(Journal.ended, [one.id], endpoint=where, experiment=whose)
                 one = replace(one, ended=True)
             found.append(one)
     return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import socket
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final
@@ -25,10 +26,11 @@ from precip_async.ssh.commands import Asks
 from precip_async.ssh.remote import one
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from precip_async.clouds.hosts import Hosts
     from precip_async.home.directory import Home
+    from precip_async.home.rows import Row
     from precip_async.reaping.holders import Holders
     from precip_async.reaping.leftover import Selection
     from precip_async.settings import Settings
@@ -97,9 +99,23 @@ def processes_in(text: str) -> list[Process]:
 
 
 async def reaped_on_hosts(
-    hosts: Hosts, home: Home, settings: Settings, holders: Holders, selection: Selection
+    hosts: Hosts,
+    home: Home,
+    rows: Sequence[Row],
+    settings: Settings,
+    holders: Holders,
+    selection: Selection,
 ) -> list[Leftover]:
-    """The runs that were left on `hosts`, each with what became of it."""
+    """The runs that were left on `hosts`, each with what became of it.
+
+    Args:
+        hosts: Where to look.
+        home: Whose keys are taken.
+        rows: What the journal has, which knows of experiments on other computers.
+        settings: How hosts are reached.
+        holders: Who answers for what.
+        selection: What is meant.
+    """
     cloud = HostsCloud(hosts)
     reach = Reach(settings, cloud.traits)
     _, remote = await reach.open(home)
@@ -126,7 +142,7 @@ async def reaped_on_hosts(
             reach.told(one, machine)
             instances.append(one)
         await reach.recall(instances)
-        reaper = _OnHosts(remote, home.account_id, settings, holders, selection)
+        reaper = _OnHosts(remote, home.account_id, rows, settings, holders, selection)
         found: list[list[Leftover]] = [[] for _ in instances]
 
         async def look(one: Instance, limiter: anyio.Semaphore) -> None:
@@ -151,12 +167,15 @@ class _OnHosts:
         self,
         remote: Remote,
         owner: str,
+        rows: Sequence[Row],
         settings: Settings,
         holders: Holders,
         selection: Selection,
     ) -> None:
         self._remote, self._owner, self._limits = remote, owner, settings.limits
         self._holders, self._selection = holders, selection
+        here = socket.gethostname()
+        self._away = {row.experiment: row for row in rows if row.machine != here}
 
     async def reap(self, host: str, target: Target) -> list[Leftover]:
         """The runs on one host; that it can't be asked is one of them."""
@@ -191,8 +210,11 @@ class _OnHosts:
             state=f"process {first.pid}{more}: {first.command[:SHOWN]}",
             known_by="its mark",
             launched_at=first.began,
-            holder=await self._holders.of(first.experiment) if first.experiment else "",
+            holder=await self._holder(first.experiment) if first.experiment else "",
         )
+
+    async def _holder(self, experiment: str) -> str:
+        return await self._holders.of(experiment, self._away.get(experiment))
 
     async def _ended(self, target: Target, one: Leftover) -> Leftover:
         if not self._selection.ends(one):

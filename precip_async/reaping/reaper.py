@@ -13,8 +13,9 @@ from precip_async.ending import Books
 from precip_async.errors import ExperimentException, InvalidArgument
 from precip_async.events import Announcer
 from precip_async.fanout import task_group
-from precip_async.home.directory import Home
+from precip_async.home.directory import Home, checked_owner
 from precip_async.home.journal import Journal
+from precip_async.home.names import checked_name
 from precip_async.ledger import JournalLedger
 from precip_async.limits import Limits
 from precip_async.reach import Reach
@@ -62,6 +63,10 @@ async def reaped(
     """See `precip_async.reap`."""
     selection = Selection(**selected)
     checked_number("older_than", selection.older_than)
+    if selection.experiment is not None:
+        checked_name(selection.experiment)
+    if selection.owner is not None:
+        checked_owner(selection.owner)
     keys = Keys(
         access_key=access_key,
         secret_key=secret_key,
@@ -70,6 +75,10 @@ async def reaped(
     )
     if cloud is None and (keys.given or endpoint is not None or region is not None):
         raise InvalidArgument("keys, an endpoint or a region are those of a cloud: say which cloud")
+    if cloud is not None and hosts is not None:
+        raise InvalidArgument("hosts and cloud do not go together: reap one after the other")
+    if region is not None and not region.strip():
+        raise InvalidArgument("region is empty: leave it out, or say which")
     settings = Settings(
         home=home,
         verify=verify,
@@ -84,8 +93,9 @@ async def reaped(
     if hosts is not None:
         from precip_async.reaping.marks import reaped_on_hosts
 
-        async with Holders(opened) as holders:
-            return await reaped_on_hosts(hosts, opened, settings, holders, selection)
+        async with _books(opened) as books, Holders(opened) as holders:
+            rows = await books.write(Journal.alive)
+            return await reaped_on_hosts(hosts, opened, rows, settings, holders, selection)
     async with _books(opened) as books, Holders(opened) as holders:
         reaper = _Reaper(opened, books, holders, settings, selection, keys)
         return await reaper.reap(cloud, endpoint, region)
@@ -137,7 +147,7 @@ class _Reaper:
         found += [[] for _ in targets]
 
         async def look(place: int, target: Target) -> None:
-            found[place] = await self._at(target, rows, addresses, named=cloud is not None)
+            found[place] = await self._at(target, named=cloud is not None)
 
         async with task_group() as tasks:
             for place, target in enumerate(targets, len(found) - len(targets)):
@@ -147,11 +157,14 @@ class _Reaper:
     async def _strangers(self, rows: Sequence[Row], known: set[Target]) -> list[Leftover]:
         """What the journal has of clouds that can't be asked from here."""
         titles = {target.title for target in known} | {HOSTS}
+        me = self._home.account_id
+        theirs = [row for row in rows if is_here(row) and row.owner != me]
         others = [row for row in rows if row.cloud not in titles and not is_here(row)]
         here = [row for row in others if row.cloud == LOCAL]
         away = "it is on another computer: reap there"
+        strange = "it is kept under another home: reap there, with home= (--home)"
         plugged = "only the script knows how this cloud is asked: look at it yourself"
-        left = await self._told(here, [], away)
+        left = await self._told(here, [], away) + await self._told(theirs, [], strange)
         return left + await self._told([row for row in others if row not in here], [], plugged)
 
     async def _told(
@@ -164,26 +177,24 @@ class _Reaper:
         told = await from_the_journal(rows, addresses, *whose, problem)
         return [one for one in told if self._selection.takes(one)]
 
-    async def _at(
-        self,
-        target: Target,
-        rows: Sequence[Row],
-        addresses: Sequence[AddressRow],
-        *,
-        named: bool,
-    ) -> list[Leftover]:
-        rows = [row for row in rows if {target} == targets_of([row])]
-        addresses = [row for row in addresses if {target} == targets_of([row])]
+    async def _at(self, target: Target, *, named: bool) -> list[Leftover]:
         try:
-            return await self._visit(target, rows, addresses)
+            return await self._visit(target)
         except ExperimentException as error:
             if named:
                 raise
-            return await self._told(rows, addresses, error)
+            return await self._told(*await self._known(target), error)
 
-    async def _visit(
-        self, target: Target, rows: Sequence[Row], addresses: Sequence[AddressRow]
-    ) -> list[Leftover]:
+    async def _known(self, target: Target) -> tuple[list[Row], list[AddressRow]]:
+        """What the journal has at a cloud by now."""
+        rows = await self._books.write(Journal.alive)
+        addresses = await self._books.write(Journal.addresses)
+        return (
+            [row for row in rows if {target} == targets_of([row])],
+            [row for row in addresses if {target} == targets_of([row])],
+        )
+
+    async def _visit(self, target: Target) -> list[Leftover]:
         settings, selection = self._settings, self._selection
         cloud = target.cloud(self._keys, settings.verify)
         announce = Announcer(selection.experiment or "reap", settings.observers)
@@ -203,7 +214,11 @@ class _Reaper:
             )
             shared = (self._books, self._holders, selection, self._home.account_id)
             there = Elsewhere(cloud, *shared)
-            found, ours = await there.found(rows, addresses)
+            marked = await cloud.marked()
+            # After the cloud: each launch is in the journal before it is asked for, so that
+            # whatever bears a mark of this home is there by now, with whoever answers for it.
+            rows, addresses = await self._known(target)
+            found, ours = await there.found(marked, rows, addresses)
             if not selection.end:
                 return [one.one for one in found]
             ways = (remote, reach, settings.limits, announce)

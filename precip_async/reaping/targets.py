@@ -127,5 +127,7 @@ def named_target(
         return same or {Target(family=family, url="", region=name)}
     if same := {one for one in known if one.family == family}:
         return same
-    what = "region, or an endpoint" if family == "ec2" else "endpoint"
-    raise InvalidArgument(f"cloud {family!r}: say where it is: the journal knows of no {what}")
+    what = "its region or its endpoint" if family == "ec2" else "its endpoint"
+    raise InvalidArgument(
+        f"cloud {family!r}: say where it is, by {what}: the journal knows of none"
+    )

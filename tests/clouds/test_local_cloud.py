@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import socket
 from typing import TYPE_CHECKING, Any
 
+import anyio
 import asyncssh
 import pytest
 from anyio import CancelScope, create_task_group, move_on_after
@@ -18,6 +20,7 @@ from precip_async.clouds.local.cloud import LocalCloud
 from precip_async.clouds.local.faults import Faults
 from precip_async.clouds.local.remains import end_left_behind, left_behind
 from precip_async.clouds.local.state import State, experiments_in
+from precip_async.clouds.local.wire import Wire
 from precip_async.errors import CloudError, InvalidArgument, NameInUse, QuotaExceeded
 from tests.clouds.local_machines import access, boxes_of, content, host, links, request, settled
 from tests.polling import eventually
@@ -220,6 +223,24 @@ async def test_kept_machines_outlive_the_script(
     assert not await end_left_behind(base, "hello")
 
 
+async def test_an_adoption_that_is_cancelled_is_taken_back(tmp_path: Path) -> None:
+    """The warden may have heard that it is to end its machines with us: it hears the contrary."""
+    ours, theirs = socket.socketpair()
+    cloud = LocalCloud(tmp_path, isolation="process")
+    with theirs:
+        cloud._wire, _ = await Wire.over(ours)
+        cloud._access, cloud._keep = access("kept"), True
+        with CancelScope() as scope:
+            asyncio.get_running_loop().call_soon(scope.cancel)
+            await cloud.adopt(["i-1"], [])
+        await cloud.aclose()
+        theirs.setblocking(False)
+        heard = await asyncio.get_running_loop().sock_recv(theirs, 1000)
+
+    assert scope.cancelled_caught
+    assert [json.loads(line)["keep"] for line in heard.splitlines()] == [False, True]
+
+
 async def test_a_warden_without_machines_is_not_kept(
     clouds: Callable[..., LocalCloud], isolation: Isolation, tmp_path: Path
 ) -> None:
@@ -266,6 +287,29 @@ async def test_a_home_that_cannot_be_written_to_is_an_error(tmp_path: Path) -> N
 
     with pytest.raises(CloudError, match=r"see to it that .*/file/local can be written to"):
         await LocalCloud(tmp_path / "file" / "local", isolation="process").prepare(access())
+
+
+async def test_what_cannot_be_written_down_is_not_started(
+    clouds: Callable[..., LocalCloud], tmp_path: Path
+) -> None:
+    """As on a full disk: the launch fails and says why, and the machines that there are go on."""
+    cloud = clouds(isolation="process")
+    await cloud.prepare(access("full"))
+    (one,) = await cloud.launch(request(1))
+    await settled(cloud, [one.id])
+    state = State(tmp_path / "local", "full")
+    in_the_way = anyio.Path(state.path / "warden.json.new")
+    await in_the_way.mkdir()
+
+    with pytest.raises(CloudError, match="can't be kept"):
+        await cloud.launch(request(1, token="second"))
+    await in_the_way.rmdir()
+    (two,) = await cloud.launch(request(1, token="third"))
+
+    assert (await cloud.describe([one.id]))[one.id].state == "running"
+    record = state.read()
+    assert record is not None
+    assert record.machines == (one.id, two.id)
 
 
 async def test_when_the_warden_is_killed_the_machines_are_terminated(

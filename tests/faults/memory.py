@@ -6,6 +6,7 @@ import asyncio
 import re
 from collections import Counter
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import anyio
@@ -32,7 +33,10 @@ __all__ = ["LIMITS", "Machines", "World", "world"]
 LATENCY: Final = 0.03  # seconds that a message takes, one way
 WORK: Final = 1.0  # seconds that a command takes
 LIMITS: Final = Limits(poll_interval=0.1, launch_timeout=10, terminate_timeout=20, drain_grace=0.1)
-OPERATIONS: Final = ("prepare", "launch", "describe", "terminate", "find", "aclose")
+OPERATIONS: Final = (
+    *("prepare", "launch", "describe", "terminate", "find", "aclose"),
+    *("marked", "remember", "adopt", "launches_with_keys", "drop_keys"),
+)
 
 
 class Machines:
@@ -122,9 +126,9 @@ class World:
         machines: Its machines.
     """
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, cloud: FakeCloud) -> None:
         self._path = home
-        self.cloud = FakeCloud()
+        self.cloud = cloud
         self.machines = Machines()
         self._made: list[Experiment] = []
         for operation in OPERATIONS:
@@ -141,9 +145,9 @@ class World:
             self.cloud.say([*self.cloud.machines][1], state="failed", reason="out of luck")
         await anyio.sleep(LATENCY)
 
-    def experiment(self) -> Experiment:
+    def experiment(self, **given: Any) -> Experiment:
         """An experiment in it, always of the same name."""
-        made = Experiment(self.cloud, name="one", home=self._path, limits=LIMITS)
+        made = Experiment(self.cloud, name="one", home=self._path, limits=LIMITS, **given)
         self._made.append(made)
         return made
 
@@ -156,6 +160,15 @@ class World:
         self._journal.close()
         for made in self._made:
             forsaken.release(made)
+
+    def lose_journal(self) -> None:
+        """Have the journal know nothing any more."""
+        for table in ("instances", "launches"):
+            self.rewrite(f"DELETE FROM {table}")
+
+    def rewrite(self, statement: str) -> None:
+        """Change the journal behind everybody's back."""
+        off_the_loop(partial(self._journal._db.execute, statement))
 
     # -- accounts ----------------------------------------------------------------------------
 
@@ -177,19 +190,27 @@ class World:
         """See that nothing is left: no machine, no command, no connection, no file, no row."""
         assert self.cloud.alive() == [], "machines"
         assert self.machines.running == {}, "commands"
-        assert self.machines.open == 0, "connections"
         assert off_the_loop(self._journal.alive) == [], "the journal"
+        self.check_free()
+
+    def check_free(self) -> None:
+        """See that nobody holds anything, whatever goes on: no connection, no name, no draft."""
+        assert self.machines.open == 0, "connections"
         assert [*self._path.glob("names/*")] == [], "the name"
         assert [*self._path.rglob(".new-*")] == [], "drafts"
         held = forsaken._open.keys() & set(self._made)
         assert not held, "closed once more as the interpreter exits"
         self.check_launches()
 
+    def journal(self) -> dict[str, str]:
+        """The states of the instances that the journal believes to be alive."""
+        return {row.instance_id: row.state for row in off_the_loop(self._journal.alive)}
+
 
 @contextmanager
-def world(home: Path) -> Iterator[World]:
+def world(home: Path, cloud: FakeCloud | None = None) -> Iterator[World]:
     """A world whose home is at `home`, and in whose SSH every experiment is at home meanwhile."""
-    made = World(home)
+    made = World(home, cloud or FakeCloud())
 
     def prepare(reach: Reach, _: Home, room: Room) -> tuple[str, Any]:
         limits = reach._settings.limits

@@ -258,12 +258,14 @@ def test_a_locked_journal_says_who_to_look_for(
 
 
 def test_a_journal_removed_while_in_use_is_noticed(journal: Journal) -> None:
-    """An intent in a file that nobody can find would be none."""
+    """An intent in a file that nobody can find would be none, of an address as of a launch."""
     for path in journal.path.parent.glob("journal.sqlite*"):
         path.unlink()
 
     with pytest.raises(HomeError, match="removed or replaced"):
         journal.intend(token="t1", **LAUNCH)
+    with pytest.raises(HomeError, match="removed or replaced"):
+        journal.wanting_address("k1", experiment="x", cloud="c", endpoint="e")
 
 
 def test_a_journal_removed_while_it_is_opened_is_noticed(home: Home) -> None:

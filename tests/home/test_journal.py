@@ -62,6 +62,23 @@ def test_an_answer_names_the_instances(journal: Journal) -> None:
     assert all(row.answered_at and row.seen_at for row in rows)
 
 
+def test_what_is_written_at_once_is_written_whole(journal: Journal) -> None:
+    """Several launches with their answers, or, where one can't be written, none of them."""
+
+    def write(*tokens: str) -> None:
+        with journal.at_once():
+            for token in tokens:
+                journal.intend(token=token, **LAUNCH)
+                journal.answered(token, [f"i-{token}"])
+
+    with pytest.raises(InvalidArgument):
+        write("t1", "t2", "t1")
+    assert ids(journal) == []
+
+    write("t1", "t2")
+    assert ids(journal) == ["i-t1", "i-t2"]
+
+
 def test_a_second_answer_adds_to_the_first(journal: Journal) -> None:
     """A search for what a lost reply started may find what is known, and more."""
     journal.intend(token="t1", **LAUNCH)
@@ -249,11 +266,16 @@ def test_an_answer_to_nothing_is_an_error(journal: Journal) -> None:
     assert ids(journal) == []
 
 
-def test_a_password_in_an_endpoint_is_left_out(journal: Journal) -> None:
-    """Never a secret in the journal."""
-    journal.intend(token="t1", **{**LAUNCH, "endpoint": "https://me:secret@cloud:8773/x"})
+@pytest.mark.parametrize(
+    "given", ["https://me:secret@cloud:8773/x", "https://a:s@cret@cloud:8773/x"]
+)
+def test_a_password_in_an_endpoint_is_left_out(journal: Journal, given: str) -> None:
+    """Never a secret in the journal, whatever it is written for."""
+    journal.intend(token="t1", **{**LAUNCH, "endpoint": given})
+    journal.wanting_address("k1", experiment="x", cloud="c", endpoint=given)
 
     assert journal.alive()[0].endpoint == "https://cloud:8773/x"
+    assert journal.addresses()[0].endpoint == "https://cloud:8773/x"
 
 
 def test_it_is_there_for_the_next_process(home: Home, journal: Journal) -> None:

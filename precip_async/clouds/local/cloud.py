@@ -19,7 +19,7 @@ from precip_async.clouds.local.namespace_probe import obstacle
 from precip_async.clouds.local.remains import claim, clear_dead, end_left_behind, until_cleared
 from precip_async.clouds.local.spawning import not_started, ourselves, silent, spawn, tail
 from precip_async.clouds.local.state import Record, State
-from precip_async.clouds.local.wire import WardenGone, Wire
+from precip_async.clouds.local.wire import WardenGone, Wire, machine_of
 from precip_async.clouds.local.yard import MachineSpec, log_path
 from precip_async.errors import CloudError, InvalidArgument, NameInUse
 
@@ -80,8 +80,7 @@ class LocalCloud:
             raise InvalidArgument(f"faults must be a Faults, not {faults!r}")
         self.isolation_reason = ""
         self._base = home_local_dir.absolute()
-        self._wanted = isolation
-        self._internet = internet
+        self._wanted, self._internet = isolation, internet
         self._faults = faults or Faults()
         self._crowd = crowd
         self._isolation = ""
@@ -181,8 +180,18 @@ class LocalCloud:
     async def adopt(self, ids: Collection[str], addresses: Sequence[HeldAddress]) -> None:
         """Have the warden end them with this script, unless they are to be kept."""
         keep = self._prepared().keep
-        await self._ask("keep", keep=keep)
+        try:
+            await self._ask("keep", keep=keep)
+        except BaseException:  # it may have heard it all the same
+            self.keep()
+            raise
         self._keep = keep
+
+    def keep(self) -> None:
+        """Have the warden keep them once we hang up; see `Keeping`."""
+        self._keep = True
+        if self._wire is not None:
+            self._wire.tell("keep", keep=True)
 
     async def console(self, instance_id: str) -> str:
         """The end of what a machine's SSH server and boot said."""
@@ -384,11 +393,6 @@ class LocalCloud:
         return {
             one: seen.get(one) or Machine(id=one, state="terminated", reason=reason) for one in ids
         }
-
-
-def machine_of(view: dict[str, Any]) -> Machine:
-    """What the warden says of a machine, as a value."""
-    return Machine(**view | {"host_keys": tuple(view["host_keys"])})
 
 
 def _left(expires: datetime) -> float:

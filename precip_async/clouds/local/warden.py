@@ -163,6 +163,8 @@ class Warden:
             reply = {"id": number, "full": str(error)}
         except YardError as error:
             reply = {"id": number, "error": str(error)}
+        except OSError as error:  # such as a full disk: one request fails, and no machine ends
+            reply = {"id": number, "error": f"the state of instances can't be kept: {error}"}
         await _say(writer, reply)
 
     async def op_launch(
@@ -176,9 +178,12 @@ class Warden:
         if known:
             return known
         chosen = self._register.room_for(machines, least)
-        self._record = self._record.with_machines([machine["spec"]["id"] for machine in chosen])
-        self._state.write(self._record)
+        self._note(self._record.with_machines([machine["spec"]["id"] for machine in chosen]))
         return self._register.launch(token, chosen, lifetime)
+
+    def _note(self, record: Record) -> None:
+        self._state.write(record)  # first: what can't be written does not hold
+        self._record = record
 
     async def op_extend(self, ids: list[str], lifetime: float) -> Any:
         """Have `ids` end `lifetime` seconds from now, and none of them earlier than it would."""
@@ -198,8 +203,7 @@ class Warden:
 
     async def op_keep(self, keep: bool) -> Any:
         """Whether the machines are to outlive the script that has them now."""
-        self._record = replace(self._record, keep=keep)
-        self._state.write(self._record)
+        self._note(replace(self._record, keep=keep))
 
     async def op_shutdown(self) -> Any:
         """End everything, ourselves included. The socket's end says that it is done."""

@@ -7,12 +7,13 @@ import contextlib
 import json
 from typing import TYPE_CHECKING, Any
 
+from precip_async.clouds.base import Machine
 from precip_async.errors import CloudError, QuotaExceeded
 
 if TYPE_CHECKING:
     import socket
 
-__all__ = ["WardenGone", "Wire"]
+__all__ = ["WardenGone", "Wire", "machine_of"]
 
 
 class WardenGone(CloudError):
@@ -54,11 +55,21 @@ class Wire(asyncio.Protocol):
         """
         if self._transport is None or self.is_gone:
             raise _gone(operation)
+        return await self._send(self._transport, operation, facts)
+
+    def tell(self, operation: str, **facts: Any) -> None:
+        """Ask after all that was asked before, and wait for no answer; to hang up loses nothing."""
+        if self._transport is not None and not self.is_gone:
+            self._send(self._transport, operation, facts).cancel()
+
+    def _send(
+        self, transport: asyncio.WriteTransport, operation: str, facts: dict[str, Any]
+    ) -> asyncio.Future[Any]:
         number = self._number
         reply = self._expect(operation)
         text = json.dumps({"id": number, "op": operation, **facts})
-        self._transport.write(text.encode() + b"\n")
-        return await reply
+        transport.write(text.encode() + b"\n")
+        return reply
 
     async def dismiss(self) -> None:
         """Ask the warden to end all machines and itself, and wait until it has."""
@@ -112,6 +123,11 @@ class Wire(asyncio.Protocol):
             future.set_exception(CloudError(reply["error"], cloud="local", operation=operation))
         else:
             future.set_result(reply["ok"])
+
+
+def machine_of(view: dict[str, Any]) -> Machine:
+    """What the warden says of a machine, as a value."""
+    return Machine(**view | {"host_keys": tuple(view["host_keys"])})
 
 
 def _gone(operation: str) -> WardenGone:
