@@ -59,6 +59,7 @@ def refused(
         ("amazon", 503, "EC2ThrottledException", "", Throttled),
         ("amazon", 500, "InternalError", "", ServerTrouble),
         ("amazon", 503, "Unavailable", "", ServerTrouble),
+        ("amazon", 429, "SomethingNew", "", Throttled),
         (
             *("amazon", 400, "InvalidParameterValue"),
             *("Invalid value 'm9.huge' for InstanceType.", InvalidInstanceType),
@@ -152,6 +153,8 @@ def test_a_wrong_clock_is_named(skew: float, said: bool) -> None:
         (401, NotAuthorized, "credentials"),
         (404, WrongEndpoint, "path"),
         (301, WrongEndpoint, "path"),
+        (407, WrongEndpoint, "HTTPS_PROXY"),  # a proxy's, which stands before plain HTTP
+        (429, Throttled, "too often"),  # a gateway's
         (500, ServerTrouble, "try again"),
         (503, ServerTrouble, "try again"),
         (400, CloudError, "kind of cloud"),

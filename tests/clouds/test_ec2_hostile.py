@@ -138,3 +138,15 @@ async def test_what_a_cloud_says_moves_no_cursor() -> None:
                 pytest.fail("it was taken for a cloud")
 
     assert [char for char in str(caught.value) if not char.isprintable()] == []
+
+
+async def test_where_a_cloud_points_to_moves_no_cursor() -> None:
+    """A redirect's target is repeated, and may be anything."""
+    async with peer(
+        {"DescribeKeyPairs": Reply(status=302, headers={"Location": "http://x/\x1b[2J"})}
+    ) as it:
+        with pytest.raises(CloudError, match="it points to") as caught:
+            async with cloud_at(it.url):
+                pytest.fail("it was taken for a cloud")
+
+    assert [char for char in str(caught.value) if not char.isprintable()] == []
