@@ -125,6 +125,8 @@ class WrongEndpoint(EndpointUnreachable):
 class ServerTrouble(CloudError):
     """The cloud had trouble of its own, and may have carried the request out all the same."""
 
+    passing = True
+
 
 class Interpreter:
     """Makes errors of one cloud; takes secrets out of whatever it repeats.
