@@ -465,6 +465,22 @@ async def test_a_console_that_is_refused_says_so(at: Bench) -> None:
     assert "its console ends: (not to be had: fake: test: not yours)" in str(error)
 
 
+async def test_a_console_moves_no_cursor(at: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is what the instance writes, who may mean us ill; its lines and no more are shown."""
+
+    async def say(_: str) -> str:
+        return "x" * 5000 + "\n[\x1b[0;32m OK \x1b[0m] up\r\n\x1b]0;title\x07login:\x9b2J"
+
+    monkeypatch.setattr(at.cloud, "console", say)
+    at.cloud.first = BOOTING
+    instances = await at.provision()
+
+    console = (await expect_timeout(at, instances, SOON)).diagnoses[instances[0].id].console
+
+    assert len(console) == 600
+    assert console.split("\n")[1:] == ["[ OK ] up", "�]0;title�login:�2J"]
+
+
 # -- again -----------------------------------------------------------------------------------
 
 

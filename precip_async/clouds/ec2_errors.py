@@ -80,13 +80,17 @@ _NETWORK: Final = (
     "there is no default network for it: name one, with "
     'options={"SubnetId": "subnet-…"} in provision()'
 )
+_EXPIRED: Final = (
+    "renew the session token; an experiment that is open keeps the old one: with the new one "
+    "attach to it once that has ended, or end what it leaves with `precip reap`"
+)
 _HINTS_BY_CODE: Final[dict[str, str]] = {
     "VPCIdNotSpecified": _NETWORK,
     "MissingInput": _NETWORK,
     "DefaultVpcDoesNotExist": _NETWORK,
     "RequestExpired": "the session token has expired (renew it), or this computer's clock is wrong",
-    "ExpiredToken": "renew the session token",
-    "ExpiredTokenException": "renew the session token",
+    "ExpiredToken": _EXPIRED,
+    "ExpiredTokenException": _EXPIRED,
     "OptInRequired": "the account has not subscribed to what the image or the region needs",
     "PendingVerification": "Amazon is still verifying the account; try again later",
     "UnauthorizedOperation": "the credentials are good, and do not allow this operation",
@@ -179,7 +183,7 @@ class Interpreter:
         if (
             code == "RequestExpired" and skew is not None
         ):  # of clocks more is said where they differ
-            return "the session token has expired: renew it"
+            return f"the session token has expired: {_EXPIRED}"
         if code == "SignatureDoesNotMatch" and self._dialect.signature == "v2":  # of no region
             return "the secret key is not that of the access key"
         return ""
