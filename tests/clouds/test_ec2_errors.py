@@ -239,3 +239,16 @@ def test_dialects_do_not_share_what_they_add() -> None:
     assert "NoValidHost" in NOVA_2012.errors
     assert "NoValidHost" not in AMAZON.errors
     assert EC2_API.quota_code not in EC2_API.errors
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "passing"),
+    [
+        ("InternalError", 500, True),
+        ("RequestLimitExceeded", 503, True),
+        ("OperationNotPermitted", 400, False),
+    ],
+)
+def test_a_refusal_says_whether_it_passes(code: str, status: int, passing: bool) -> None:
+    """By that those who end machines know whether to ask again, knowing nothing of codes."""
+    assert refused(code, status=status).passing == passing
