@@ -26,7 +26,7 @@ from precip_async.errors import (
 )
 from precip_async.events import InstanceReady, StateChanged, Waiting, Warned
 from precip_async.fanout import task_group
-from precip_async.fleet import BootDiagnosis
+from precip_async.fleet import BootDiagnosis, tail_of
 from precip_async.probe import Findings, Tried, explained, probe
 from precip_async.ssh.batch import Column, Reaches
 from precip_async.ssh.remote import one
@@ -358,7 +358,7 @@ class Boot:
                 console = await self._cloud.console(instance_id)
             except ExperimentException as error:
                 console = f"(not to be had: {error})"
-            diagnoses[instance_id] = replace(diagnosis, console=console[-CONSOLE_TAIL:])
+            diagnoses[instance_id] = replace(diagnosis, console=tail_of(console, CONSOLE_TAIL))
 
         with anyio.move_on_after(CONSOLE_TIMEOUT):
             async with task_group() as tasks:

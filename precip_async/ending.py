@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 
 import anyio
@@ -34,7 +35,8 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 ENDING = ("shutting-down", "terminated", "failed")  # what a cloud may say once asked for the end
-PASSING = (Throttled, EndpointUnreachable)  # refusals that say nothing about the next attempt
+TOGETHER = 2  # times that a cloud in trouble is asked for the end of all
+NOT_HEARD = (Throttled, EndpointUnreachable)  # refusals whatever it is that is asked for
 
 
 class Books:
@@ -109,12 +111,12 @@ class Ender:
     ) -> None:
         """Ask for the end of `problems`, and take out of them what has ended."""
         asking, waiting = [*problems], list[str]()
-        while True:
-            seen, refusals = await self._ask(asking)
+        for attempt in itertools.count(1):
+            seen, refusals = await self._ask(asking, patient=attempt <= TOGETHER)
             reached("end.asked")
             problems |= {one: str(error) for one, error in refusals.items()}
             waiting += [one for one in asking if one not in refusals]
-            asking = [one for one, error in refusals.items() if isinstance(error, PASSING)]
+            asking = [one for one, error in refusals.items() if error.passing]
             gone = {one for one in waiting if one in seen and seen[one].state in ENDING}
             gone |= await self._gone([one for one in waiting if one not in gone])
             waiting = [one for one in waiting if one not in gone]
@@ -126,18 +128,25 @@ class Ender:
                 return
             await anyio.sleep(interval)
 
-    async def _ask(self, ids: Sequence[str]) -> tuple[Mapping[str, Machine], dict[str, CloudError]]:
-        """Ask for the end of all at once and, where that is refused, of ever fewer."""
+    async def _ask(
+        self, ids: Sequence[str], *, patient: bool
+    ) -> tuple[Mapping[str, Machine], dict[str, CloudError]]:
+        """Ask for the end of all at once and, where that is refused, of ever fewer.
+
+        Trouble that passes is no reason for that while we are `patient`; one machine that a cloud
+        can never end is.
+        """
         if not ids:
             return {}, {}
         try:
             return await self._cloud.terminate(ids), {}
         except CloudError as error:
-            if len(ids) == 1 or isinstance(error, PASSING):
+            whole = isinstance(error, NOT_HEARD) or (patient and error.passing)
+            if len(ids) == 1 or whole:
                 return {}, dict.fromkeys(ids, error)
         half = len(ids) // 2
-        seen, refusals = await self._ask(ids[:half])
-        more_seen, more_refusals = await self._ask(ids[half:])
+        seen, refusals = await self._ask(ids[:half], patient=patient)
+        more_seen, more_refusals = await self._ask(ids[half:], patient=patient)
         return {**seen, **more_seen}, refusals | more_refusals
 
     async def _gone(self, ids: Sequence[str]) -> set[str]:

@@ -146,8 +146,13 @@ class HomeError(ExperimentException):
 
 
 class CloudError(ExperimentException):
-    """A cloud refused a request or could not fulfil it."""
+    """A cloud refused a request or could not fulfil it.
 
+    Attributes:
+        passing: Whether the same request may be answered otherwise in a moment.
+    """
+
+    passing: ClassVar[bool] = False
     _facts: ClassVar[tuple[str, ...]] = (
         "message",
         "cloud",
@@ -198,9 +203,13 @@ class CapacityUnavailable(CloudError):
 class Throttled(CloudError):
     """The cloud asks us to slow down, and went on asking."""
 
+    passing = True
+
 
 class EndpointUnreachable(CloudError):
     """Nobody answered at the cloud's endpoint."""
+
+    passing = True
 
 
 class BootError(ExperimentException):

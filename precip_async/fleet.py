@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
@@ -11,7 +12,16 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from datetime import datetime
 
-__all__ = ["OWN_TAG", "BootDiagnosis", "Instance", "State", "Tags", "checked_tags", "select"]
+__all__ = [
+    "OWN_TAG",
+    "BootDiagnosis",
+    "Instance",
+    "State",
+    "Tags",
+    "checked_tags",
+    "select",
+    "tail_of",
+]
 
 OWN_TAG = "precip"  # every instance bears it, as in 2012
 
@@ -19,6 +29,18 @@ State = Literal[
     "pending", "running", "addressed", "reachable", "ready", "failed", "terminating", "terminated"
 ]
 Tags = str | list[str] | tuple[str, ...] | None
+
+
+_SEQUENCE = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")  # of terminals: colours, above all
+
+
+def tail_of(console: str, length: int) -> str:
+    """The last `length` characters of a console, with nothing in it that a terminal would obey."""
+    text = _SEQUENCE.sub("", console[-2 * length :]).replace("\r\n", "\n").expandtabs()
+    shown = (
+        one if one.isprintable() or one == "\n" else "\N{REPLACEMENT CHARACTER}" for one in text
+    )
+    return "".join(shown)[-length:]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

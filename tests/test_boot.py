@@ -32,6 +32,7 @@ from precip_async.events import (
     Warned,
 )
 from precip_async.fanout import in_child_task
+from precip_async.home.journal import Journal
 from precip_async.settings import Settings
 from precip_async.ssh.openssh_errors import translate
 from tests.fakes import QUICK, Bench, bench, refused
@@ -240,6 +241,36 @@ async def test_rounds_are_rarer_when_asking_is_no_use(tmp_path: Path, why: str) 
 
         least, most = (1, 1) if why == "throttled" else (3, 9)
         assert least <= at.cloud.count("describe") <= most
+
+
+async def test_rounds_that_cost_nothing_stay_frequent(tmp_path: Path) -> None:
+    """A cloud on this computer is asked as often as ever, however long nothing changes."""
+    limits = replace(QUICK, poll_interval_idle=10, poll_idle_after=0.1)
+    async with bench(tmp_path / "home", limits=limits, poll_interval=0.02) as at:
+        at.cloud.first = BOOTING
+        await expect_timeout(at, await at.provision(), 0.6)
+
+        assert at.cloud.count("describe") > 9
+
+
+async def test_how_far_an_instance_is_is_written_once(
+    at: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rounds that bring no news do not wake the disk."""
+    written: list[dict[str, str]] = []
+    saw_all = Journal.saw_all
+
+    def counted(journal: Journal, states: dict[str, str], **where: Any) -> None:
+        written.append(states)
+        saw_all(journal, states, **where)
+
+    monkeypatch.setattr(Journal, "saw_all", counted)
+    at.cloud.first = BOOTING
+    (instance,) = await at.provision()
+    await expect_timeout(at, [instance], SOON)
+
+    assert at.cloud.count("describe") > 2
+    assert written == [{instance.id: "pending"}]
 
 
 async def test_a_cancelled_wait_hands_the_rounds_over(at: Bench) -> None:
@@ -463,6 +494,22 @@ async def test_a_console_that_is_refused_says_so(at: Bench) -> None:
     error = await expect_timeout(at, instances, SOON)
 
     assert "its console ends: (not to be had: fake: test: not yours)" in str(error)
+
+
+async def test_a_console_moves_no_cursor(at: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is what the instance writes, who may mean us ill; its lines and no more are shown."""
+
+    async def say(_: str) -> str:
+        return "x" * 5000 + "\n[\x1b[0;32m OK \x1b[0m] up\r\n\x1b]0;title\x07login:\x9b2J"
+
+    monkeypatch.setattr(at.cloud, "console", say)
+    at.cloud.first = BOOTING
+    instances = await at.provision()
+
+    console = (await expect_timeout(at, instances, SOON)).diagnoses[instances[0].id].console
+
+    assert len(console) == 600
+    assert console.split("\n")[1:] == ["[ OK ] up", "�]0;title�login:�2J"]
 
 
 # -- again -----------------------------------------------------------------------------------

@@ -394,6 +394,40 @@ async def test_a_termination_is_asked_for_again_when_the_refusal_passes(
     assert at.cloud.alive() == []
 
 
+class Trouble(CloudError):
+    """What a cloud says that has trouble of its own."""
+
+    passing = True
+
+
+async def test_trouble_while_ending_is_waited_out(at: Bench) -> None:
+    """A cloud that is out of order for a moment is asked again, and for all at once."""
+    instances = await at.provision(9)
+    at.cloud.before["terminate"] = raising(error(Trouble), times=2)
+
+    await at.launcher.terminate(instances)
+
+    assert at.cloud.count("terminate") == 3
+    assert at.cloud.alive() == []
+
+
+async def test_trouble_with_one_keeps_no_other(at: Bench) -> None:
+    """A machine that a cloud can't end, and says so as trouble of its own, is asked for alone."""
+    instances = await at.provision(9)
+    bad = instances[3]
+
+    async def trouble(ids: list[str]) -> None:
+        if bad.id in ids:
+            raise error(Trouble, "something broke")
+
+    at.cloud.before["terminate"] = trouble
+
+    with pytest.raises(ExperimentException, match=f"ended: {bad.id}: .*something broke"):
+        await at.launcher.terminate(instances)
+
+    assert at.cloud.alive() == [bad.id]
+
+
 async def test_a_describe_that_fails_while_ending_is_repeated(at: Bench) -> None:
     """Whether a machine has ended is asked until the cloud says so; observers hear of the rest."""
     instances = await at.provision()

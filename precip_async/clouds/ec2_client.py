@@ -28,7 +28,7 @@ from precip_async.clouds.ec2_documents import Unreadable, fault_of, parse
 from precip_async.clouds.ec2_errors import Interpreter
 from precip_async.clouds.ec2_model import Models
 from precip_async.clouds.ec2_replies import BoundedReply
-from precip_async.clouds.ec2_trouble import CONNECT_TIMEOUT, Redirected, explained
+from precip_async.clouds.ec2_trouble import CONNECT_TIMEOUT, Redirected, explained, is_of_proxy
 from precip_async.errors import CloudError, InvalidArgument
 
 if TYPE_CHECKING:
@@ -163,6 +163,8 @@ class Client:
         except vendor.ClientError as error:
             answer = error.response
         except (vendor.BotoCoreError, TimeoutError) as error:
+            if is_of_proxy(error):  # it shows the proxy's password
+                raise explained(self._tell, operation, error, timeout) from None
             raise explained(self._tell, operation, error, timeout) from error
         document, facts = answer["Document"], answer["ResponseMetadata"]
         if facts["HTTPStatusCode"] >= _HTTP_ERROR:

@@ -6,6 +6,7 @@ Importing this takes a while, as `ec2_client` does: do it in a thread.
 from __future__ import annotations
 
 import logging
+import re
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
@@ -15,7 +16,12 @@ from aiobotocore.credentials import AioCredentials
 from aiobotocore.session import AioSession
 from botocore.credentials import Credentials as FixedCredentials
 from botocore.credentials import RefreshableCredentials
-from botocore.exceptions import NoCredentialsError, ProfileNotFound
+from botocore.exceptions import (
+    BotoCoreError,
+    CredentialRetrievalError,
+    NoCredentialsError,
+    ProfileNotFound,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,6 +29,16 @@ if TYPE_CHECKING:
 __all__ = ["Credentials", "Redactor"]
 
 _LOGGERS: Final = ("aioboto3", "aiobotocore", "aiohttp", "boto3", "botocore", "urllib3")
+
+# Of a proxy, say: "http://me:password@proxy".
+_IN_URL: Final = re.compile(r"(?<=://)[^/\s'\"@]+@")
+# What the chain is handed by others is logged before anybody knows that it is a secret.
+_NAMED: Final = re.compile(
+    r"""((?:secret_?(?:access_?)?key|client_?secret|"token"
+        |(?:session|security|access|refresh|bearer|identity|id)[_-]?token)
+        ["']?\s*[>:=]\s*(?:b?["'])?)[^<"'\s&,]+""",
+    re.IGNORECASE | re.VERBOSE,
+)
 
 
 class Credentials:
@@ -57,7 +73,8 @@ class Credentials:
         if access_key and secret_key:
             self._found = FixedCredentials(access_key, secret_key, token)
         else:
-            self._found = botocore.session.Session(profile=self.profile).get_credentials()
+            session = botocore.session.Session(profile=self.profile)
+            self._found = _asked(session.get_credentials)
         if self._found is None:
             raise NoCredentialsError
         self._freeze()
@@ -77,13 +94,18 @@ class Credentials:
         return _Current(self)
 
     async def current(self) -> Any:
-        """The keys of this moment, renewed where they have expired."""
+        """The keys of this moment, renewed where they have expired.
+
+        Raises:
+            BotoCoreError: They can't be renewed.
+        """
         if isinstance(self._found, RefreshableCredentials):
-            return await anyio.to_thread.run_sync(self._freeze)
+            # abandoned when its time is up: a helper that is asked for keys may never answer
+            return await anyio.to_thread.run_sync(self._freeze, abandon_on_cancel=True)
         return self._freeze()
 
     def _freeze(self) -> Any:
-        frozen = self._found.get_frozen_credentials()
+        frozen = _asked(self._found.get_frozen_credentials)
         self._keep_secret(frozen.access_key, frozen.secret_key, frozen.token)
         return frozen
 
@@ -96,7 +118,26 @@ class Credentials:
         """`text` without what must not be read."""
         for secret in sorted(self.secrets, key=len, reverse=True):
             text = text.replace(secret, "***")
-        return text
+        return _IN_URL.sub("***@", text)
+
+
+def _asked(chain: Callable[[], Any]) -> Any:
+    """What `chain` finds; else an error of the vendor's about credentials.
+
+    It lets pass what befalls it: that a helper is not there or prints no sense, that a file can't
+    be read, that a role is refused, which is a `ClientError` of another service.
+
+    Raises:
+        BotoCoreError: There is nothing to be found.
+    """
+    try:
+        return chain()
+    except BotoCoreError:
+        raise
+    except Exception as error:  # noqa: BLE001 - see above
+        said = f"{type(error).__name__}: {error}"
+    # not from within: what a helper has printed hangs on some errors, secrets and all
+    raise CredentialRetrievalError(provider="the standard chain of AWS", error_msg=said)
 
 
 class _Current(AioCredentials):
@@ -110,6 +151,9 @@ class _Current(AioCredentials):
         return await self._source.current()
 
 
+_FORMATTER: Final = logging.Formatter()
+
+
 class Redactor(logging.Filter):
     """Takes credentials out of what the vendor's loggers say; while a client is open."""
 
@@ -120,8 +164,14 @@ class Redactor(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         """Let every record pass, without credentials."""
         # the arguments are not kept: among them are parameters that are signed only afterwards
-        record.msg, record.args = self._clean(record.getMessage()), ()
+        record.msg, record.args = self._cleaned(record.getMessage()), ()
+        if record.exc_info:  # likewise: errors on the way may hold the URL of a proxy
+            record.exc_text = self._cleaned(_FORMATTER.formatException(record.exc_info))
+            record.exc_info = None
         return True
+
+    def _cleaned(self, text: str) -> str:
+        return self._clean(_NAMED.sub(r"\1***", text))
 
     def install(self) -> None:
         """Begin: until `remove`, no record of the vendor's holds a credential."""

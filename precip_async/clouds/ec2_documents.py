@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 from xml.etree import ElementTree as ET
 
+from precip_async.errors import shortened
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -39,6 +41,8 @@ __all__ = [
     "truth_of",
     "vpc_of_subnet",
 ]
+
+LONGEST_REASON: Final = 400  # characters of why an instance is as it is that are shown
 
 SLICE: Final = 64 * 1024  # bytes parsed at once: other threads have their turn in between
 EXCERPT: Final = 120  # characters of a document that makes no sense, for messages
@@ -207,7 +211,7 @@ def instances_of(root: ET.Element) -> list[Seen]:
                 dns=_text(item, "dnsName"),
                 private_ip=_text(item, "privateIpAddress"),
                 private_dns=_text(item, "privateDnsName"),
-                reason=next((one for one in reasons if one), ""),
+                reason=shortened(next((one for one in reasons if one), ""), LONGEST_REASON),
                 key=_text(item, "keyName"),
                 token=_text(item, "clientToken"),
                 vpc=_text(item, "vpcId"),

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from precip_async.clouds.ec2_documents import Fault
 
 __all__ = [
+    "PROXY",
     "Interpreter",
     "MissingInstances",
     "ReplyLost",
@@ -40,8 +41,11 @@ __all__ = [
 LONGEST: Final = 400  # characters of the cloud's words that an error repeats
 SKEW: Final = 60.0  # seconds between two clocks from which on they are worth a word
 
+PROXY: Final = "check HTTP_PROXY, HTTPS_PROXY and NO_PROXY, and the proxy's user and password"
+
 _INSTANCE: Final = re.compile(r"\bi-[0-9a-f]+\b", re.IGNORECASE)
-_UNAUTHORIZED, _FORBIDDEN = 401, 403
+_UNAUTHORIZED, _FORBIDDEN, _PROXY_WANTS_LOGIN = 401, 403, 407
+_TOO_MANY: Final = 429
 _SERVER: Final = 500
 _NO_API: Final = (404, 405, 410, 501)
 _REDIRECTED: Final = range(300, 400)
@@ -76,13 +80,17 @@ _NETWORK: Final = (
     "there is no default network for it: name one, with "
     'options={"SubnetId": "subnet-…"} in provision()'
 )
+_EXPIRED: Final = (
+    "renew the session token; an experiment that is open keeps the old one: with the new one "
+    "attach to it once that has ended, or end what it leaves with `precip reap`"
+)
 _HINTS_BY_CODE: Final[dict[str, str]] = {
     "VPCIdNotSpecified": _NETWORK,
     "MissingInput": _NETWORK,
     "DefaultVpcDoesNotExist": _NETWORK,
     "RequestExpired": "the session token has expired (renew it), or this computer's clock is wrong",
-    "ExpiredToken": "renew the session token",
-    "ExpiredTokenException": "renew the session token",
+    "ExpiredToken": _EXPIRED,
+    "ExpiredTokenException": _EXPIRED,
     "OptInRequired": "the account has not subscribed to what the image or the region needs",
     "PendingVerification": "Amazon is still verifying the account; try again later",
     "UnauthorizedOperation": "the credentials are good, and do not allow this operation",
@@ -120,6 +128,8 @@ class WrongEndpoint(EndpointUnreachable):
 
 class ServerTrouble(CloudError):
     """The cloud had trouble of its own, and may have carried the request out all the same."""
+
+    passing = True
 
 
 class Interpreter:
@@ -173,7 +183,7 @@ class Interpreter:
         if (
             code == "RequestExpired" and skew is not None
         ):  # of clocks more is said where they differ
-            return "the session token has expired: renew it"
+            return f"the session token has expired: {_EXPIRED}"
         if code == "SignatureDoesNotMatch" and self._dialect.signature == "v2":  # of no region
             return "the secret key is not that of the access key"
         return ""
@@ -188,7 +198,7 @@ class Interpreter:
             return MissingInstances
         if bare == dialect.quota_code:
             return QuotaExceeded if "quota" in message.lower() else NotAuthorized
-        kind = meaning(bare, message)
+        kind = Throttled if status == _TOO_MANY else meaning(bare, message)
         if kind is not CloudError or bare in _DETERMINISTIC:
             return kind
         return ServerTrouble if status >= _SERVER or bare in _TROUBLE else kind
@@ -201,6 +211,10 @@ class Interpreter:
             other = "check the credentials and this computer's clock; the cloud may have locked out"
             hint = _off(skew) or f"{other} this account for some minutes"
             return NotAuthorized(f"refused: {said}", hint=hint, **facts)
+        if status == _PROXY_WANTS_LOGIN:
+            return WrongEndpoint(f"a proxy lets nobody pass: {said}", hint=PROXY, **facts)
+        if status == _TOO_MANY:  # of whoever stands before the API
+            return Throttled(f"refused: {said}", hint=_HINTS[Throttled], **facts)
         if status in _NO_API or status in _REDIRECTED:
             return WrongEndpoint(
                 f"there is no EC2 API at {self._place}, but: {said}",
@@ -229,7 +243,7 @@ class Interpreter:
     ) -> EndpointUnreachable:
         """The error for no answer at all: what happened, what to do, and how grave it is."""
         return kind(
-            f"{self._place}: {self._clean(problem)}",
+            f"{self._place}: {shortened(self._clean(problem), LONGEST)}",
             cloud=self._dialect.title,
             operation=operation,
             hint=hint,
@@ -248,7 +262,7 @@ class Interpreter:
     def no_credentials(self, operation: str, problem: str) -> NotAuthorized:
         """The error for credentials that can't be had."""
         return NotAuthorized(
-            f"no usable credentials: {self._clean(problem)}",
+            f"no usable credentials: {shortened(self._clean(problem), LONGEST)}",
             cloud=self._dialect.title,
             operation=operation,
             hint="give access_key= and secret_key=, or profile=, or set them in the environment",

@@ -216,12 +216,22 @@ class Launches:
 
     async def _launch(self, parameters: dict[str, Any], batch: _Batch) -> list[Seen]:
         started: list[Seen]
-        if self._dialect.exact_count:
-            started = await self._launch_exactly(parameters, batch)
-        elif self._dialect.mark == "key":
-            started = await self._launch_looking(parameters, batch)
-        else:
-            started = await self._run(parameters, batch, repeat=True)
+        try:
+            if self._dialect.exact_count:
+                started = await self._launch_exactly(parameters, batch)
+            elif self._dialect.mark == "key":
+                started = await self._launch_looking(parameters, batch)
+            else:
+                started = await self._run(parameters, batch, repeat=True)
+        except ServerTrouble as error:
+            if self._dialect.mark == "key":  # it was looked for
+                raise
+            raise self._calls.tell.lost(
+                "RunInstances",
+                f"it had trouble of its own and may have launched all the same: {error.message}"
+                f" ({error.code})",
+                "try again later",
+            ) from error
         self._roster.launched(started)
         return started
 

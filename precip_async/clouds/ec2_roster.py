@@ -128,7 +128,7 @@ class Roster:
     async def everything(
         self, filters: Mapping[str, str] | None = None, patience: float = PATIENT
     ) -> list[Seen]:
-        """All instances of the account, filtered where the cloud can; page by page.
+        """All instances of the account, each once, filtered where the cloud can; page by page.
 
         Raises:
             CloudError: The cloud did not say.
@@ -138,14 +138,16 @@ class Roster:
             parameters["Filters"] = [{"Name": k, "Values": [v]} for k, v in filters.items()]
         if self._dialect.pages:
             parameters["MaxResults"] = PAGE
-        found: list[Seen] = []
+        found: dict[str, Seen] = {}  # pages shift as instances come and go: one may be on two
+        tokens = {""}
         while True:
             page, token = await self._calls.ask(
                 "DescribeInstances", parameters, _page, patience=patience
             )
-            found += page
-            if not token or token == parameters.get("NextToken"):
-                return found
+            found |= {one.id.lower(): one for one in page}
+            if token in tokens:
+                return [*found.values()]
+            tokens.add(token)
             parameters["NextToken"] = token
 
     async def _describe(self, parameters: dict[str, Any], patience: float) -> list[Seen]:

@@ -10,10 +10,16 @@ from typing import Final
 import aiohttp
 import botocore.exceptions as vendor
 
-from precip_async.clouds.ec2_errors import Interpreter, ReplyLost, Unanswered, WrongEndpoint
+from precip_async.clouds.ec2_errors import (
+    PROXY,
+    Interpreter,
+    ReplyLost,
+    Unanswered,
+    WrongEndpoint,
+)
 from precip_async.errors import CloudError, EndpointUnreachable
 
-__all__ = ["CONNECT_TIMEOUT", "Redirected", "explained"]
+__all__ = ["CONNECT_TIMEOUT", "Redirected", "explained", "is_of_proxy"]
 
 CONNECT_TIMEOUT: Final = 8.0  # seconds for one attempt to connect
 
@@ -35,8 +41,9 @@ def explained(tell: Interpreter, operation: str, error: Exception, timeout: floa
             hint = "check the endpoint, and the network in between"
             return tell.silence(operation, problem, hint, EndpointUnreachable)
         case vendor.ProxyConnectionError():
-            hint = "check HTTP_PROXY, HTTPS_PROXY and NO_PROXY"
-            return tell.silence(operation, str(error), hint, EndpointUnreachable)
+            refusal = error.kwargs.get("error")
+            problem = f"{error}{_refused_by(refusal)}"
+            return tell.silence(operation, problem, PROXY, EndpointUnreachable)
         case vendor.HTTPClientError() | vendor.ConnectionError():
             return tell.silence(operation, *_connection_trouble(error))
         case vendor.ParamValidationError():
@@ -50,6 +57,19 @@ def explained(tell: Interpreter, operation: str, error: Exception, timeout: floa
 # A server that is spoken to without TLS, and wants it, says something else or nothing.
 _PLAIN: Final = "try again; check the endpoint's port, and whether it is https:// or http://"
 _ABOUT_CREDENTIALS: Final = re.compile(r"Credential|Token|SSO|Auth|Profile|AssumeRole|MFA|Login")
+
+
+def is_of_proxy(error: Exception) -> bool:
+    """Whether an exception of the vendor's is about the proxy, not about who is behind it."""
+    cause = getattr(error, "kwargs", {}).get("error")
+    return isinstance(error, vendor.ProxyConnectionError) or isinstance(cause, aiohttp.InvalidURL)
+
+
+def _refused_by(error: object) -> str:
+    """What a proxy has answered that is there, and does not connect us."""
+    if not isinstance(error, aiohttp.ClientHttpProxyError):
+        return ""
+    return f": it answers {error.status} {' '.join(str(error.message).split())}"
 
 
 def _is_about_credentials(error: Exception) -> bool:
@@ -73,6 +93,8 @@ def _connection_trouble(error: Exception) -> tuple[str, str, type[EndpointUnreac
     cause = getattr(error, "kwargs", {}).get("error", error)
     if isinstance(cause, Redirected):
         return f"it points to {cause}", "give that as the endpoint if you trust it", WrongEndpoint
+    if isinstance(cause, aiohttp.InvalidURL):  # the endpoint was looked at; a password may be in it
+        return "the URL of the proxy is none", PROXY, WrongEndpoint
     if isinstance(cause, aiohttp.ClientResponseError):
         words = " ".join(str(cause.message).split())
         return f"what answers there does not speak HTTP: {words}", _PLAIN, ReplyLost

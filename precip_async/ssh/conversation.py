@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
+from precip_async.errors import shortened
+
 if TYPE_CHECKING:
     from precip_async.events import Stream
     from precip_async.ssh.transport import Channel
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["CHUNK", "Conversation", "Feed", "Words", "send"]
 
 NOISE_LIMIT = 64 * 1024  # bytes that a login shell's start files may print; the rest is dropped
+LONGEST_NOISE = 1000  # characters of it that an error shows
 CHUNK = 256 * 1024  # bytes of input handed over at once
 BACKLOG = 256 * 1024  # bytes of output not yet dealt with, after which the peer has to wait
 
@@ -111,8 +114,8 @@ class Conversation:
 
     @property
     def noise(self) -> str:
-        """What came before the command began: all there is to know when it never did."""
-        return b"".join(self._noise.values()).decode(errors="replace").strip()
+        """What came before the command began, shortened: all there is to know when it never did."""
+        return shortened(b"".join(self._noise.values()).decode(errors="replace"), LONGEST_NOISE)
 
     def ignore(self) -> None:
         """Drop what still comes: only the command's end is of interest now."""

@@ -12,7 +12,13 @@ from typing import TYPE_CHECKING
 
 import asyncssh
 
-from precip_async.errors import AuthenticationFailed, ConnectError, ConnectTimeout, HostKeyMismatch
+from precip_async.errors import (
+    AuthenticationFailed,
+    ConnectError,
+    ConnectTimeout,
+    HostKeyMismatch,
+    shortened,
+)
 
 if TYPE_CHECKING:
     from precip_async.ssh.transport import Target
@@ -20,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["SHORT_PATIENCE", "Seen", "translate"]
 
 SHORT_PATIENCE = 5.0  # seconds: a server that restarts is back by then, one that is off is not
+LONGEST = 600  # characters of what keeps us from connecting
 TOO_MANY_KEYS = "Too many authentication failures"  # sshd's words for it, and no code of its own
 
 _UNREACHABLE = {errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ETIMEDOUT, errno.EHOSTDOWN}
@@ -115,6 +122,8 @@ def translate(
             return translate(OSError(codes[0], os.strerror(codes[0])), target, seen, timeout)
         case _:
             problem = f"{where}: {error}"
+    # what the server says is its own affair: of any length, and for a terminal to obey
+    problem = shortened(problem, LONGEST)
     ours = kind(instance_id=target.instance_id, host=target.host, problem=problem)
     ours.patience = patience
     return ours

@@ -49,12 +49,12 @@ class Login:
         bastion_keys: The keys for it; empty: `keys`.
     """
 
-    keys: tuple[Path | bytes, ...] = ()
+    keys: tuple[Path | bytes, ...] = field(default=(), repr=False)
     passphrase: str | None = field(default=None, repr=False)
     agent: bool = False
     config: Path | None = None
     bastion: Target | None = None
-    bastion_keys: tuple[Path | bytes, ...] = ()
+    bastion_keys: tuple[Path | bytes, ...] = field(default=(), repr=False)
 
 
 class Trust(Protocol):

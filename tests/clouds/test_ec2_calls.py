@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, Any
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 from precip_async.clouds.dialects import EUCALYPTUS, NIMBUS, OPENSTACK, Dialect
-from precip_async.clouds.ec2_calls import MOST_BLIND, together
+from precip_async.clouds.ec2_calls import MOST_BLIND, Calls, together
 from precip_async.clouds.ec2_documents import truth_of
+from precip_async.clouds.ec2_pace import AT_ONCE, Pace
 from precip_async.errors import CapacityUnavailable, CloudError, EndpointUnreachable, NotAuthorized
 from tests.clouds.ec2_peer import Reply, access, cloud_at, document, fault, peer
 
 if TYPE_CHECKING:
     from precip_async.clouds.ec2 import EC2Cloud
-    from precip_async.clouds.ec2_calls import Calls
 
 CUT = Reply(cut=True)
 TROUBLE = fault("InternalError", "oh", 500)
@@ -116,6 +118,27 @@ async def test_what_a_cloud_has_not_is_not_asked_for() -> None:
             await calls_of(cloud).ask("CreateTags", TAGGING, truth_of)
 
         assert not server.asked("CreateTags")
+
+
+async def test_a_cloud_is_asked_of_few_things_at_once() -> None:
+    """However many want something: more at once only make each other late."""
+    now = most = 0
+
+    class Slow:
+        """A client whose answers take a moment."""
+
+        async def ask(self, *_: object, **__: object) -> None:
+            nonlocal now, most
+            now += 1
+            most = max(most, now)
+            await anyio.lowlevel.checkpoint()
+            now -= 1
+
+    calls = Calls(NIMBUS, Slow(), Pace(NIMBUS))  # type: ignore[arg-type] # all that is used
+    ask = functools.partial(calls.ask, "DescribeInstances", {}, truth_of)
+    await together([ask] * 40)
+
+    assert most == AT_ONCE
 
 
 async def test_one_of_several_may_be_refused() -> None:

@@ -36,6 +36,7 @@ from precip_async.errors import (
 from tests.clouds.ec2_peer import (
     ACCESS_KEY,
     SECRET_KEY,
+    Peer,
     Reply,
     access,
     cloud_at,
@@ -46,6 +47,8 @@ from tests.clouds.ec2_peer import (
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from precip_async.clouds.dialects import Dialect
 
 SESSION_TOKEN = "FwoGZXIvYXdzEXAMPLE/session+token=="
 
@@ -518,3 +521,25 @@ async def test_requests_of_the_older_signature_bear_it_in_their_body() -> None:
     assert "authorization" not in sent.headers
     assert sent.parameters["SignatureVersion"] == "2"
     assert sent.parameters["AWSAccessKeyId"] == ACCESS_KEY
+
+
+@pytest.mark.parametrize(("dialect", "lonely"), [(NOVA_2012, True), (AMAZON, False)])
+async def test_what_may_not_be_sent_twice_has_a_connection_of_its_own(
+    dialect: Dialect, lonely: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that its server has just closed loses a request, which those can't be asked again."""
+    connections = 0
+    serve = Peer.serve
+
+    async def counted(self: Peer, *streams: Any) -> None:
+        nonlocal connections
+        connections += 1
+        await serve(self, *streams)
+
+    monkeypatch.setattr(Peer, "serve", counted)
+    answers = {"TerminateInstances": document("TerminateInstances", "<instancesSet/>")}
+    async with peer(answers) as server, cloud_at(server.url, dialect) as cloud:
+        for _ in range(3):
+            await cloud.terminate(["i-1"])
+
+        assert (connections == len(server.requests)) == lonely

@@ -59,6 +59,7 @@ def refused(
         ("amazon", 503, "EC2ThrottledException", "", Throttled),
         ("amazon", 500, "InternalError", "", ServerTrouble),
         ("amazon", 503, "Unavailable", "", ServerTrouble),
+        ("amazon", 429, "SomethingNew", "", Throttled),
         (
             *("amazon", 400, "InvalidParameterValue"),
             *("Invalid value 'm9.huge' for InstanceType.", InvalidInstanceType),
@@ -152,6 +153,8 @@ def test_a_wrong_clock_is_named(skew: float, said: bool) -> None:
         (401, NotAuthorized, "credentials"),
         (404, WrongEndpoint, "path"),
         (301, WrongEndpoint, "path"),
+        (407, WrongEndpoint, "HTTPS_PROXY"),  # a proxy's, which stands before plain HTTP
+        (429, Throttled, "too often"),  # a gateway's
         (500, ServerTrouble, "try again"),
         (503, ServerTrouble, "try again"),
         (400, CloudError, "kind of cloud"),
@@ -236,3 +239,16 @@ def test_dialects_do_not_share_what_they_add() -> None:
     assert "NoValidHost" in NOVA_2012.errors
     assert "NoValidHost" not in AMAZON.errors
     assert EC2_API.quota_code not in EC2_API.errors
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "passing"),
+    [
+        ("InternalError", 500, True),
+        ("RequestLimitExceeded", 503, True),
+        ("OperationNotPermitted", 400, False),
+    ],
+)
+def test_a_refusal_says_whether_it_passes(code: str, status: int, passing: bool) -> None:
+    """By that those who end machines know whether to ask again, knowing nothing of codes."""
+    assert refused(code, status=status).passing == passing

@@ -11,7 +11,7 @@ import pytest
 
 from precip_async.clouds import ec2_replies
 from precip_async.errors import CloudError, EndpointUnreachable
-from tests.clouds.ec2_peer import Reply, cloud_at, document, peer
+from tests.clouds.ec2_peer import Reply, cloud_at, described, document, item, peer
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -138,3 +138,27 @@ async def test_what_a_cloud_says_moves_no_cursor() -> None:
                 pytest.fail("it was taken for a cloud")
 
     assert [char for char in str(caught.value) if not char.isprintable()] == []
+
+
+async def test_where_a_cloud_points_to_moves_no_cursor() -> None:
+    """A redirect's target is repeated, and may be anything."""
+    async with peer(
+        {"DescribeKeyPairs": Reply(status=302, headers={"Location": "http://x/\x1b[2J"})}
+    ) as it:
+        with pytest.raises(CloudError, match="it points to") as caught:
+            async with cloud_at(it.url):
+                pytest.fail("it was taken for a cloud")
+
+    assert [char for char in str(caught.value) if not char.isprintable()] == []
+
+
+async def test_why_an_instance_is_as_it_is_moves_no_cursor() -> None:
+    """The reason goes into diagnoses, short and on one line."""
+    reason = f"<reason>a\n&#155;2J{'b' * 5000}</reason>"
+    async with peer() as it, cloud_at(it.url) as cloud:
+        it.answers["DescribeInstances"] = described(item("i-1", "terminated", reason))
+        said = (await cloud.describe(["i-1"]))["i-1"].reason
+
+    assert said.startswith("a �2Jbbb")
+    assert said.isprintable()
+    assert len(said) <= 400

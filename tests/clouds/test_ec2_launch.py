@@ -494,3 +494,12 @@ async def test_silence_in_the_middle_of_a_launch_is_unknown() -> None:
             await cloud.launch(request())
 
     assert isinstance(caught.value, EndpointUnreachable)
+
+
+@pytest.mark.slow
+async def test_trouble_in_the_middle_of_a_launch_is_unknown() -> None:
+    """It may have launched all the same, and went on to say so: likewise."""
+    farm = Farm(*[fault("InternalError", "An internal error has occurred", 500)] * 20)
+    async with at(farm) as (cloud, _):
+        with pytest.raises(EndpointUnreachable, match=r"internal error .*\(InternalError\)"):
+            await cloud.launch(request())

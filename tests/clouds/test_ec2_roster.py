@@ -338,6 +338,22 @@ async def test_long_lists_come_in_pages() -> None:
         assert asked[0].parameters["Filter.1.Name"] == "tag:a"
 
 
+async def test_one_that_is_on_two_pages_is_one() -> None:
+    """Pages shift as instances come and go; the last word counts. Tokens may go in circles."""
+    pages = [
+        described(item("i-1", "pending"), token="a"),
+        described(item("i-1", "running"), item("i-2"), token="b"),
+        described(item("i-3"), token="a"),
+    ]
+    async with roster_at(Living([])) as (roster, _, server):
+        server.answers["DescribeInstances"] = [*pages]
+        found = await roster.everything()
+
+        assert [one.id for one in found] == ["i-1", "i-2", "i-3"]
+        assert found[0].state == "running"
+        assert len(server.asked("DescribeInstances")) == 3
+
+
 async def test_a_cloud_without_pages_and_filters_is_not_asked_for_them() -> None:
     """Eucalyptus 3.2 would refuse the call."""
     async with roster_at(Living(ids(2)), EUCALYPTUS_3) as (roster, _, server):

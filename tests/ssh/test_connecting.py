@@ -460,3 +460,12 @@ def test_a_jump_host_of_a_configuration_is_told_from_the_target() -> None:
     error = translate(asyncssh.HostKeyNotVerifiable("no"), HERE, Seen(known=True))
 
     assert "a jump host on the way to 127.0.0.1:22" in str(error)
+
+
+def test_what_a_server_says_moves_no_cursor() -> None:
+    """Its last words are shown short, on one line, without what a terminal would obey."""
+    error = translate(asyncssh.DisconnectError(2, "a\n\x1b[2J" + "b" * 5000), HERE)
+
+    assert "(a �[2Jbbb" in error.problem
+    assert error.problem.isprintable()
+    assert len(error.problem) <= 600

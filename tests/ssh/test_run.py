@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import pytest
 
-from precip_async.errors import AuthenticationFailed, ConnectError, InvalidArgument
+from precip_async.errors import AuthenticationFailed, ConnectError, InvalidArgument, RemoteError
 from precip_async.limits import Limits
 from precip_async.ssh.openssh_session import WINDOW
 from tests.peers import ChoppyProxy
@@ -113,6 +113,18 @@ async def test_what_a_login_prints_is_not_the_commands_output(tmp_path: Path) ->
         result = await rig.run("echo $TIMES; echo err >&2")
 
     assert (result.stdout, result.stderr) == ("x\n", "err\n")
+
+
+async def test_what_a_login_says_instead_of_the_command_is_shown_short(tmp_path: Path) -> None:
+    """However much that is, and whatever a terminal would make of it."""
+    async with OpenSSHServer(tmp_path) as server, Rig(server, tmp_path) as rig:
+        (server.home / ".bashrc").write_text("printf '\\033[2J'; head -c 9000 /dev/zero; exit 3\n")
+
+        with pytest.raises(RemoteError) as caught:
+            await rig.run("true")
+
+    assert caught.value.problem.isprintable()
+    assert len(caught.value.problem) < 1200
 
 
 async def test_a_background_child_does_not_hold_the_run(rig: Rig) -> None:
