@@ -512,7 +512,8 @@ def test_a_first_call_after_the_exit_has_begun_is_refused() -> None:
     assert (code, lines) == (0, ["the interpreter exits: no experiment can be opened"])
 
 
-def test_sigterm_unwinds_and_runs_the_scripts_own_cleanup() -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_an_ending_unwinds_and_runs_the_scripts_own_cleanup(number: signal.Signals) -> None:
     """The call first, then ``finally`` blocks, then what is still open."""
     code = """
         portal.hold(Kept())
@@ -523,11 +524,52 @@ def test_sigterm_unwinds_and_runs_the_scripts_own_cleanup() -> None:
     """
     with script(prelude(code)) as running:
         running.wait_for("working")
-        running.signal(signal.SIGTERM)
+        running.signal(number)
 
-        assert running.end() == 143
+        assert running.end() == 128 + number
         assert running.lines == ["working", "unwound", "finally", "kept closed"]
         assert "Traceback" not in running.errors
+
+
+def test_a_terminal_that_goes_is_heard_of_once() -> None:
+    """Its shell and the kernel both say so, which is not a person who insists."""
+    code = """
+        async def unwinding():
+            os.kill(os.getpid(), signal.SIGHUP)
+            await anyio.to_thread.run_sync(passed_over.wait)
+
+        passed_over = threading.Event()
+        portal.hold(Kept())
+        theirs = signal.getsignal(signal.SIGHUP)
+
+        def ours(number, frame):
+            theirs(number, frame)
+            passed_over.set()
+
+        signal.signal(signal.SIGHUP, ours)
+        try:
+            portal.call(work)
+        finally:
+            say("finally")
+    """
+    with script(prelude(code)) as running:
+        running.wait_for("working")
+        running.signal(signal.SIGHUP)
+
+        assert running.end() == 128 + signal.SIGHUP
+        assert running.lines == ["working", "unwound", "finally", "kept closed"]
+
+
+def test_what_nohup_ignores_stays_ignored() -> None:
+    """A script that is to outlive its terminal does."""
+    code = """
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        portal.hold(Kept())
+        portal.call(anyio.sleep, 0)
+        os.kill(os.getpid(), signal.SIGHUP)
+        say("survived")
+    """
+    assert run_script(prelude(code))[:2] == (0, ["survived", "kept closed"])
 
 
 def test_sigterm_while_closing_at_exit_changes_nothing() -> None:

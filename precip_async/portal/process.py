@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["UNWIND", "Closable", "Portal", "current", "unwind_time"]
 
 UNWIND = 30.0  # seconds for a call to unwind, where nobody says better
+ENDINGS = (signal.SIGTERM, signal.SIGHUP)  # a terminal that closes sends the latter
 NOTICE = 1.0  # seconds of unwinding after which a user wants to know what is waited for
 
 T = TypeVar("T")
@@ -80,6 +81,7 @@ class Portal:
         self._loop: LoopThread | None = None
         self._open: dict[int, Closable] = {}
         self.exiting = False
+        self.hung_up = False  # whether the terminal has gone while something was open
 
     @property
     def holds_any(self) -> bool:
@@ -89,13 +91,14 @@ class Portal:
     def hold(self, experiment: Closable) -> None:
         """See `precip_async.portal.hold`."""
         self._open[id(experiment)] = experiment
-        _take_sigterm()
+        _take_signals()
 
     def release(self, experiment: Closable) -> None:
         """See `precip_async.portal.release`."""
         self._open.pop(id(experiment), None)
         if not self._open:
-            _give_sigterm_back()
+            self.hung_up = False
+            _give_signals_back()
 
     def call(self, unwind: float, work: Callable[[], Awaitable[T]]) -> T:
         """See `precip_async.portal.call_within`."""
@@ -151,7 +154,7 @@ class Portal:
         except KeyboardInterrupt:
             _say("interrupted; instances may still be running: `precip reap` ends them")
         loop.stop()
-        _give_sigterm_back()
+        _give_signals_back()
 
     def _end_calls(self, loop: LoopThread, within: float) -> None:
         deadline = time.monotonic() + within
@@ -250,23 +253,25 @@ def _at_exit() -> None:
     current().close_all()  # those of the process that exits: it may be a fork
 
 
-def _take_sigterm() -> None:
+def _take_signals() -> None:
     try:
-        if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
-            signal.signal(signal.SIGTERM, _on_sigterm)
+        for number in ENDINGS:
+            if signal.getsignal(number) is signal.SIG_DFL:  # `nohup` ignores SIGHUP, for example
+                signal.signal(number, _on_ending)
     except ValueError:
         return  # not the main thread: only that one may, and only there could it unwind
 
 
-def _give_sigterm_back() -> None:
+def _give_signals_back() -> None:
     try:
-        if signal.getsignal(signal.SIGTERM) is _on_sigterm:
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        for number in ENDINGS:
+            if signal.getsignal(number) is _on_ending:
+                signal.signal(number, signal.SIG_DFL)
     except ValueError:
         return  # not the main thread: the handler itself gives it back when it is called
 
 
-def _on_sigterm(number: int, _frame: FrameType | None) -> None:
+def _on_ending(number: int, _frame: FrameType | None) -> None:
     portal = current()
     if portal.exiting:
         return  # what it asks for is being done
@@ -274,4 +279,8 @@ def _on_sigterm(number: int, _frame: FrameType | None) -> None:
         signal.signal(number, signal.SIG_DFL)
         os.kill(os.getpid(), number)
         return
+    if number == signal.SIGHUP:
+        if portal.hung_up:
+            return  # shell and kernel both say so; nobody is there who would insist
+        portal.hung_up = True
     raise SystemExit(128 + number)
