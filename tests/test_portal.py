@@ -145,6 +145,62 @@ def test_a_call_from_the_loop_itself_is_refused() -> None:
         portal.call(call_back)
 
 
+def test_a_callback_that_blocks_the_loop_is_named() -> None:
+    """Every experiment waits for it, and nobody would know why."""
+    _, lines, _ = run_script(
+        prelude("""
+            from precip_async.portal import process
+
+            def hear(text):
+                say(text)
+                heard.set()
+
+            async def block_until_it_is_said():
+                heard.wait(5)
+
+            heard = threading.Event()
+            portal.call(anyio.sleep, 0)  # whose first turn imports this and that
+            process.STANDSTILL, process._say = 0.01, hear
+            portal.call(block_until_it_is_said)
+        """)
+    )
+
+    assert len(lines) == 1
+    assert re.search(r":\d+, in block_until_it_is_said; observers, on_output", lines[0])
+
+
+def test_a_loop_that_turns_sets_every_pulse() -> None:
+    """So it is not said to stand still, nor is one that has ended."""
+    loop = LoopThread()
+
+    assert loop.pulse().wait(5)
+
+    loop.stop()
+    assert loop.pulse().is_set()
+
+
+def test_nothing_is_said_where_whoever_reads_it_is_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A pager that is not read on would keep the thread that complains as well, from Ctrl-C too."""
+    said: list[str] = []
+    asked = threading.Event()
+
+    def asleep(_: LoopThread) -> str:
+        asked.set()
+        return f"{process.CONSOLE}:1, in _write"
+
+    async def block_until_it_is_asked() -> bool:
+        return asked.wait(5)
+
+    monkeypatch.setattr(process, "STANDSTILL", 0.01)
+    monkeypatch.setattr(process, "_say", said.append)
+    monkeypatch.setattr(LoopThread, "whereabouts", asleep)
+
+    assert portal.call(block_until_it_is_asked)
+    assert said == []
+
+
 @pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt])
 def test_an_exit_raised_by_a_callback_ends_its_call_only(kind: type[BaseException]) -> None:
     """Left to itself, asyncio would end the loop over it, and with it every experiment."""

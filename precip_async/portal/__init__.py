@@ -16,7 +16,7 @@ from precip_async.portal.process import UNWIND, Closable, current, unwind_time
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-__all__ = ["Closable", "call", "call_within", "hold", "release", "unwind_time"]
+__all__ = ["Closable", "call", "call_within", "exiting", "hold", "release", "unwind_time"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -40,6 +40,11 @@ def call_within(
         ExperimentException: It was called on the loop itself, for instance by an observer.
     """
     return current().call(unwind, partial(function, *args, **kwargs))
+
+
+def exiting() -> bool:
+    """Whether the interpreter exits, and what is open is closed without anybody's doing."""
+    return current().exiting
 
 
 def hold(experiment: Closable) -> None:

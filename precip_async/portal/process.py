@@ -10,10 +10,11 @@ import sys
 import threading
 import time
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import anyio
 
+from precip_async import console
 from precip_async.console import WARNING, log_line
 from precip_async.errors import ExperimentClosed, ExperimentException
 from precip_async.portal.loop import Job, LoopThread
@@ -28,7 +29,9 @@ __all__ = ["UNWIND", "Closable", "Portal", "current", "unwind_time"]
 
 UNWIND = 30.0  # seconds for a call to unwind, where nobody says better
 ENDINGS = (signal.SIGTERM, signal.SIGHUP)  # a terminal that closes sends the latter
+STANDSTILL = 10.0  # seconds without a turn of the loop after which it is said where it is
 NOTICE = 1.0  # seconds of unwinding after which a user wants to know what is waited for
+CONSOLE = console.__file__
 
 T = TypeVar("T")
 
@@ -106,7 +109,7 @@ class Portal:
         job = Job(work)
         try:
             loop.start(job)
-            job.wait()
+            _attend(job, loop)
         except BaseException as interrupt:  # it reached us, not the loop: let the call unwind first
             loop.cancel(job)
             if not job.wait(min(NOTICE, unwind)):
@@ -199,6 +202,23 @@ def _instances_of(experiment: Closable) -> int:
         return len(experiment.instances())
     except ExperimentClosed:  # its opening was interrupted, or its closing
         return 0
+
+
+def _attend(job: Job[Any], loop: LoopThread) -> None:
+    """Wait until `job` has settled, and say once where the loop is when it stands still."""
+    pulse = loop.pulse()
+    while not job.wait(STANDSTILL):
+        where = "" if pulse.is_set() else loop.whereabouts()
+        if CONSOLE in where:  # whoever reads stderr has stopped, and nothing can be said
+            continue
+        if where:
+            _say(
+                f"the experiments' event loop has stood still for {STANDSTILL:g} s at {where}; "
+                "observers, on_output and other callbacks run on it and must not block"
+            )
+            break
+        pulse = loop.pulse()
+    job.wait()
 
 
 def _say(text: str) -> None:
