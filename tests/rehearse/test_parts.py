@@ -9,10 +9,18 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import pytest
 
-from precip_async import EC2Experiment, Experiment, OpenStackExperiment, detour
+from precip_async import (
+    EC2Experiment,
+    Experiment,
+    InvalidArgument,
+    OpenStackExperiment,
+    detour,
+)
+from precip_async.clouds.base import Cloud
 from precip_async.clouds.dialects import DIALECTS as SPOKEN
 from precip_async.clouds.ec2 import EC2Cloud
 from precip_async.clouds.ec2_endpoint import parse_endpoint
+from precip_async.home.directory import Home
 from precip_async.lab.dialects import DIALECTS as PLAYED
 from precip_async.lab.scenario import Scenario
 from precip_async.lab.service import LabCall
@@ -113,6 +121,18 @@ def test_nothing_of_the_users_is_used(tmp_path: Path) -> None:
     used = (led.bastion, led.bastion_key, led.agent, led.known_hosts, led.ssh_config)
     assert used == (None, None, False, None, None)
     assert (led.home, led.name) == (tmp_path, "mine")
+
+
+def test_files_that_are_not_used_must_be_there(tmp_path: Path) -> None:
+    """A rehearsal that passes them over would let a script meet its cloud without them."""
+    given = Settings(known_hosts=tmp_path / "missing")
+    guide = Guide(FakeWire(), home=tmp_path, cloud=None)  # type: ignore[arg-type] # a fake
+
+    led, _ = guide(EC2Cloud(dialect=SPOKEN["amazon"]), given)
+
+    assert not isinstance(led, Cloud)
+    with pytest.raises(InvalidArgument, match="known_hosts: there is no file"):
+        led(Home.open(tmp_path / "home"))
 
 
 @pytest.mark.parametrize("cloud", [None, "ec2", "nimbus"])
