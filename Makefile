@@ -64,7 +64,7 @@ clean:
 $(READY): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 	    echo 'precip_async needs Python 3.11 or newer; name one: make PYTHON=python3.12'; exit 1; }
-	@echo 'Making .venv ...'
+	@echo 'Making .venv; that takes a minute or two ...'
 	@$(PYTHON) -m venv .venv || { \
 	    echo 'No .venv could be made (on Debian and Ubuntu: apt-get install python3-venv).'; exit 1; }
 	@$(BIN)/python -m pip install --quiet --use-pep517 --disable-pip-version-check --editable '.[test,lint]'

@@ -61,6 +61,7 @@ class EC2Experiment(Experiment):
         from precip_async.clouds.ec2_endpoint import parse_endpoint, parse_region
 
         name, zone = parse_region(region)
+        settings = Settings(**shared)  # once: observers may be an iterator
         cloud = EC2Cloud(
             dialect=AMAZON,
             endpoint=None if endpoint is None else parse_endpoint(endpoint, AMAZON),
@@ -70,9 +71,9 @@ class EC2Experiment(Experiment):
             secret_key=secret_key,
             session_token=session_token,
             profile=profile,
-            **of_settings(Settings(**shared)),
+            **of_settings(settings),
         )
-        super().__init__(cloud, **shared)
+        Life.__init__(self, cloud, settings)
 
 
 class _PrivateCloudExperiment(Experiment):
@@ -99,14 +100,15 @@ class _PrivateCloudExperiment(Experiment):
 
         given = getattr(dialects, self._dialects)
         candidates = (given,) if isinstance(given, dialects.Dialect) else given
+        settings = Settings(**shared)
         cloud = EC2Cloud(
             dialect=candidates,
             endpoint=parse_endpoint(endpoint, *candidates),
             access_key=access_key,
             secret_key=secret_key,
-            **of_settings(Settings(**shared)),
+            **of_settings(settings),
         )
-        super().__init__(cloud, **shared)
+        Life.__init__(self, cloud, settings)
 
 
 class OpenStackExperiment(_PrivateCloudExperiment):

@@ -390,6 +390,7 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[Terminal]:
 
 
 SHOW_CURSOR = "\x1b[?25h"
+ERASE_LINE = "\x1b[2K"
 
 
 def test_a_terminal_shows_how_far_a_wait_has_come(terminal: Terminal) -> None:
@@ -403,6 +404,7 @@ def test_a_terminal_shows_how_far_a_wait_has_come(terminal: Terminal) -> None:
 
         until(lambda: SHOW_CURSOR in terminal.seen, "the end of the progress line")
         until(lambda: "All 3 instances are ready\r\n" in terminal.seen, "the last line")
+        assert ERASE_LINE in terminal.seen.rpartition(SHOW_CURSOR)[2].partition("All 3")[0]
 
 
 def test_lines_scroll_above_the_progress_line(terminal: Terminal) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import precip_async
-from precip_async import DetachedRun, sync
+from precip_async import DetachedRun, Limits, reaping, sync
 from precip_async.life import Life
 
 CLASSES = [name for name in precip_async.__all__ if name.endswith("Experiment")]
@@ -135,6 +135,77 @@ def test_constructors_take_the_same(cls: str) -> None:
     for name in TWINS_ONLY:
         assert parameters[name].kind is inspect.Parameter.KEYWORD_ONLY
         assert parameters[name].default is False
+
+
+@pytest.mark.parametrize("cls", CLASSES)
+def test_constructors_pass_all_of_it_on(cls: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To the class that they are the twins of, under the same names."""
+
+    class Made(Exception):
+        """It would be opened next."""
+
+    awaited = getattr(precip_async, cls)
+    signature = inspect.signature(awaited.__init__)
+    own = {name: object() for name in signature.parameters if name not in {"self", "shared"}}
+    shared = {"name": object(), "keep": object()}
+    seen: list[dict[str, Any]] = []
+
+    def record(self: object, *args: object, **keywords: object) -> None:
+        assert type(self) is awaited
+        seen.append(signature.bind(self, *args, **keywords).arguments)
+        raise Made
+
+    monkeypatch.setattr(awaited, "__init__", record)
+    with pytest.raises(Made):
+        getattr(sync, cls)(**own, **shared, quiet=True)
+
+    seen[0].pop("self")
+    assert seen == [{**own, "shared": shared}]
+
+
+@pytest.mark.parametrize("verb", ["wait", "follow", "end", "remove"])
+def test_what_is_handed_out_passes_every_argument_on(verb: str) -> None:
+    """A detached command's verbs do so, too."""
+    signature = inspect.signature(getattr(DetachedRun, verb))
+    given = {name: object() for name in signature.parameters if name != "self"}
+    answer, seen = object(), []
+
+    class Run:
+        """Has the one verb."""
+
+        def __getattr__(self, name: str) -> Any:
+            def record(*args: object, **keywords: object) -> object:
+                seen.append((name, signature.bind(self, *args, **keywords).arguments))
+                return answer
+
+            return record
+
+    def call(verb: Any, *args: object, **kwargs: object) -> Any:
+        return verb(*args, **kwargs)
+
+    run: Any = Run()
+    answered = getattr(sync.DetachedRun(run, call), verb)(**given)
+
+    assert seen == [(verb, {"self": run, **given})]
+    if verb == "wait":
+        assert answered is answer
+
+
+def test_reap_passes_every_argument_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it must not end is among them."""
+    signature = inspect.signature(reaping.reap)
+    given = {**{name: object() for name in signature.parameters}, "limits": Limits()}
+    seen: list[dict[str, object]] = []
+
+    async def record(**keywords: object) -> object:
+        seen.append(keywords)
+        return seen
+
+    monkeypatch.setattr(reaping, "reap", record)
+    reap: Any = sync.reap
+
+    assert reap(**given) is seen
+    assert seen == [given]
 
 
 @pytest.mark.parametrize("cls", CLASSES)

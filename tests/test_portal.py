@@ -145,6 +145,62 @@ def test_a_call_from_the_loop_itself_is_refused() -> None:
         portal.call(call_back)
 
 
+def test_a_callback_that_blocks_the_loop_is_named() -> None:
+    """Every experiment waits for it, and nobody would know why."""
+    _, lines, _ = run_script(
+        prelude("""
+            from precip_async.portal import process
+
+            def hear(text):
+                say(text)
+                heard.set()
+
+            async def block_until_it_is_said():
+                heard.wait(5)
+
+            heard = threading.Event()
+            portal.call(anyio.sleep, 0)  # whose first turn imports this and that
+            process.STANDSTILL, process._say = 0.01, hear
+            portal.call(block_until_it_is_said)
+        """)
+    )
+
+    assert len(lines) == 1
+    assert re.search(r":\d+, in block_until_it_is_said; observers, on_output", lines[0])
+
+
+def test_a_loop_that_turns_sets_every_pulse() -> None:
+    """So it is not said to stand still, nor is one that has ended."""
+    loop = LoopThread()
+
+    assert loop.pulse().wait(5)
+
+    loop.stop()
+    assert loop.pulse().is_set()
+
+
+def test_nothing_is_said_where_whoever_reads_it_is_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A pager that is not read on would keep the thread that complains as well, from Ctrl-C too."""
+    said: list[str] = []
+    asked = threading.Event()
+
+    def asleep(_: LoopThread) -> str:
+        asked.set()
+        return f"{process.CONSOLE}:1, in _write"
+
+    async def block_until_it_is_asked() -> bool:
+        return asked.wait(5)
+
+    monkeypatch.setattr(process, "STANDSTILL", 0.01)
+    monkeypatch.setattr(process, "_say", said.append)
+    monkeypatch.setattr(LoopThread, "whereabouts", asleep)
+
+    assert portal.call(block_until_it_is_asked)
+    assert said == []
+
+
 @pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt])
 def test_an_exit_raised_by_a_callback_ends_its_call_only(kind: type[BaseException]) -> None:
     """Left to itself, asyncio would end the loop over it, and with it every experiment."""
@@ -512,7 +568,8 @@ def test_a_first_call_after_the_exit_has_begun_is_refused() -> None:
     assert (code, lines) == (0, ["the interpreter exits: no experiment can be opened"])
 
 
-def test_sigterm_unwinds_and_runs_the_scripts_own_cleanup() -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_an_ending_unwinds_and_runs_the_scripts_own_cleanup(number: signal.Signals) -> None:
     """The call first, then ``finally`` blocks, then what is still open."""
     code = """
         portal.hold(Kept())
@@ -523,11 +580,52 @@ def test_sigterm_unwinds_and_runs_the_scripts_own_cleanup() -> None:
     """
     with script(prelude(code)) as running:
         running.wait_for("working")
-        running.signal(signal.SIGTERM)
+        running.signal(number)
 
-        assert running.end() == 143
+        assert running.end() == 128 + number
         assert running.lines == ["working", "unwound", "finally", "kept closed"]
         assert "Traceback" not in running.errors
+
+
+def test_a_terminal_that_goes_is_heard_of_once() -> None:
+    """Its shell and the kernel both say so, which is not a person who insists."""
+    code = """
+        async def unwinding():
+            os.kill(os.getpid(), signal.SIGHUP)
+            await anyio.to_thread.run_sync(passed_over.wait)
+
+        passed_over = threading.Event()
+        portal.hold(Kept())
+        theirs = signal.getsignal(signal.SIGHUP)
+
+        def ours(number, frame):
+            theirs(number, frame)
+            passed_over.set()
+
+        signal.signal(signal.SIGHUP, ours)
+        try:
+            portal.call(work)
+        finally:
+            say("finally")
+    """
+    with script(prelude(code)) as running:
+        running.wait_for("working")
+        running.signal(signal.SIGHUP)
+
+        assert running.end() == 128 + signal.SIGHUP
+        assert running.lines == ["working", "unwound", "finally", "kept closed"]
+
+
+def test_what_nohup_ignores_stays_ignored() -> None:
+    """A script that is to outlive its terminal does."""
+    code = """
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        portal.hold(Kept())
+        portal.call(anyio.sleep, 0)
+        os.kill(os.getpid(), signal.SIGHUP)
+        say("survived")
+    """
+    assert run_script(prelude(code))[:2] == (0, ["survived", "kept closed"])
 
 
 def test_sigterm_while_closing_at_exit_changes_nothing() -> None:

@@ -384,10 +384,10 @@ def test_the_command_lists_then_ends(tmp_path: Path, capsys: pytest.CaptureFixtu
 
 
 def test_a_home_that_cannot_be_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
-    """An error is a sentence on stderr and exit code 1, never a traceback."""
+    """Wrong use is a sentence on stderr and exit code 2, never a traceback."""
     code = main(["reap", "--home", "relative"])
 
-    assert code == 1
+    assert code == 2
     assert capsys.readouterr().err.startswith("precip: home must be an absolute path")
 
 

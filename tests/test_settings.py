@@ -7,7 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from precip_async import HostsExperiment, InvalidArgument, LocalExperiment
+from precip_async import (
+    EC2Experiment,
+    HostsExperiment,
+    InvalidArgument,
+    LocalExperiment,
+    OpenStackExperiment,
+)
 from precip_async.settings import Settings, checked_number, checked_parallel
 
 if TYPE_CHECKING:
@@ -139,3 +145,22 @@ def test_what_is_no_number_of_seconds_is_refused(value: Any) -> None:
 def test_parallel_is_a_yes_or_a_number(value: bool | int) -> None:
     """How many at once, or whether at all."""
     checked_parallel(value)
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        LocalExperiment,
+        lambda **shared: HostsExperiment(["a"], **shared),
+        lambda **shared: EC2Experiment("us-west-2", **shared),
+        lambda **shared: OpenStackExperiment("http://cloud:8773/", "key", "secret", **shared),
+    ],
+    ids=["local", "hosts", "ec2", "openstack"],
+)
+def test_observers_that_can_be_asked_for_once_are_kept(made: Any) -> None:
+    """An iterator that was read twice would leave an experiment without its observers."""
+
+    def observe(event: Event) -> None:
+        """Never called."""
+
+    assert made(observer=iter([observe]))._settings.observers == (observe,)

@@ -440,6 +440,21 @@ def test_what_is_left_open_is_ended_with_the_interpreter(way: str) -> None:
     assert "could not be closed" not in errors
 
 
+def test_close_says_nothing_when_the_exit_has_come_before_it() -> None:
+    """Registered with `atexit`, it comes after what closes all: a second time is nothing."""
+    code, _, errors = run_script(
+        prelude("""
+            import atexit
+            exp = ready(name="left", quiet=True)
+            atexit.register(exp.close)
+        """)
+    )
+
+    assert code == 0
+    assert errors.count("\n") == 1
+    assert "WARNING:  experiment 'left' was left open with 1 instance(s)" in errors
+
+
 def test_quiet_still_warns_of_what_was_left_open() -> None:
     """It is not what happens, but what the script forgot."""
     code, _, errors = run_script(prelude('exp = ready(name="left", quiet=True)'))

@@ -11,8 +11,8 @@ import anyio
 
 from precip_async.cli.plain import plain
 from precip_async.cli.reap import add_reap
-from precip_async.cli.rehearse import add_rehearse
-from precip_async.errors import ExperimentException
+from precip_async.cli.rehearse import WRONG_USE, add_rehearse
+from precip_async.errors import ExperimentException, InvalidArgument
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code: int = anyio.run(options.command, options)
     except ExperimentException as error:
         sys.stderr.write(f"precip: {plain(str(error))}\n")
-        return 1
+        return WRONG_USE if isinstance(error, InvalidArgument) else 1
     except KeyboardInterrupt:
         return INTERRUPTED
     return code

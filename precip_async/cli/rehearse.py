@@ -13,7 +13,7 @@ import anyio.to_thread
 
 from precip_async.errors import InvalidArgument
 
-__all__ = ["add_rehearse"]
+__all__ = ["WRONG_USE", "add_rehearse"]
 
 WRONG_USE = 2  # the exit code of a command that can't be understood
 

@@ -1,9 +1,9 @@
 """One event loop thread for all blocking experiments of a process.
 
 A call waits in its own thread while the work is done on the loop. Whatever interrupts the wait
-(Ctrl-C, SIGTERM) cancels the work there, and goes on only when that has unwound. Experiments that
-are still open when the interpreter exits are closed before threads are shut down: later, no name
-can be resolved and no thread be started, and instances would be left running.
+(Ctrl-C, SIGTERM, SIGHUP) cancels the work there, and goes on only when that has unwound.
+Experiments that are still open when the interpreter exits are closed before threads are shut down:
+later, no name can be resolved and no thread be started, and instances would be left running.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from precip_async.portal.process import UNWIND, Closable, current, unwind_time
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-__all__ = ["Closable", "call", "call_within", "hold", "release", "unwind_time"]
+__all__ = ["Closable", "call", "call_within", "exiting", "hold", "release", "unwind_time"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -42,8 +42,13 @@ def call_within(
     return current().call(unwind, partial(function, *args, **kwargs))
 
 
+def exiting() -> bool:
+    """Whether the interpreter exits, and what is open is closed without anybody's doing."""
+    return current().exiting
+
+
 def hold(experiment: Closable) -> None:
-    """Close `experiment` when the interpreter exits, and let SIGTERM unwind until then."""
+    """Close `experiment` when the interpreter exits; SIGTERM and SIGHUP unwind until then."""
     current().hold(experiment)
 
 

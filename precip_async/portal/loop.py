@@ -7,8 +7,11 @@ import contextlib
 import contextvars
 import math
 import selectors
+import sys
 import threading
 import time
+import traceback
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import anyio
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["Job", "LoopThread"]
 
 TICK = 0.5  # seconds; a signal that comes just as its thread falls asleep is seen no later
+LIB = (f"{Path(threading.__file__).parent}/", "<frozen ")  # where a line waits for another's sake
 STOP = 5.0  # seconds for the loop to end once nothing is open any more
 
 T = TypeVar("T")
@@ -155,6 +159,21 @@ class LoopThread:
         """Have `job` unwind; one that has not begun is settled at once."""
         with contextlib.suppress(RuntimeError):  # the loop has ended, and settled its jobs
             self._loop.call_soon_threadsafe(self._cancel, job)
+
+    def pulse(self) -> threading.Event:
+        """An event that the loop sets with its next turn."""
+        event = threading.Event()
+        try:
+            self._loop.call_soon_threadsafe(event.set)
+        except RuntimeError:  # it has ended, and stands in nobody's way
+            event.set()
+        return event
+
+    def whereabouts(self) -> str:
+        """Which line it is at, the library's that such a line may wait in left out."""
+        frame = sys._current_frames().get(self._thread.ident or 0)  # noqa: SLF001 - the only way
+        stack = [one for one in traceback.extract_stack(frame) if not one.filename.startswith(LIB)]
+        return f"{stack[-1].filename}:{stack[-1].lineno}, in {stack[-1].name}" if stack else ""
 
     def stop(self) -> None:
         """End the loop and its thread, whatever still runs there."""

@@ -10,10 +10,11 @@ import sys
 import threading
 import time
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import anyio
 
+from precip_async import console
 from precip_async.console import WARNING, log_line
 from precip_async.errors import ExperimentClosed, ExperimentException
 from precip_async.portal.loop import Job, LoopThread
@@ -27,7 +28,10 @@ if TYPE_CHECKING:
 __all__ = ["UNWIND", "Closable", "Portal", "current", "unwind_time"]
 
 UNWIND = 30.0  # seconds for a call to unwind, where nobody says better
+ENDINGS = (signal.SIGTERM, signal.SIGHUP)  # a terminal that closes sends the latter
+STANDSTILL = 10.0  # seconds without a turn of the loop after which it is said where it is
 NOTICE = 1.0  # seconds of unwinding after which a user wants to know what is waited for
+CONSOLE = console.__file__
 
 T = TypeVar("T")
 
@@ -80,6 +84,7 @@ class Portal:
         self._loop: LoopThread | None = None
         self._open: dict[int, Closable] = {}
         self.exiting = False
+        self.hung_up = False  # whether the terminal has gone while something was open
 
     @property
     def holds_any(self) -> bool:
@@ -89,13 +94,14 @@ class Portal:
     def hold(self, experiment: Closable) -> None:
         """See `precip_async.portal.hold`."""
         self._open[id(experiment)] = experiment
-        _take_sigterm()
+        _take_signals()
 
     def release(self, experiment: Closable) -> None:
         """See `precip_async.portal.release`."""
         self._open.pop(id(experiment), None)
         if not self._open:
-            _give_sigterm_back()
+            self.hung_up = False
+            _give_signals_back()
 
     def call(self, unwind: float, work: Callable[[], Awaitable[T]]) -> T:
         """See `precip_async.portal.call_within`."""
@@ -103,7 +109,7 @@ class Portal:
         job = Job(work)
         try:
             loop.start(job)
-            job.wait()
+            _attend(job, loop)
         except BaseException as interrupt:  # it reached us, not the loop: let the call unwind first
             loop.cancel(job)
             if not job.wait(min(NOTICE, unwind)):
@@ -151,7 +157,7 @@ class Portal:
         except KeyboardInterrupt:
             _say("interrupted; instances may still be running: `precip reap` ends them")
         loop.stop()
-        _give_sigterm_back()
+        _give_signals_back()
 
     def _end_calls(self, loop: LoopThread, within: float) -> None:
         deadline = time.monotonic() + within
@@ -196,6 +202,23 @@ def _instances_of(experiment: Closable) -> int:
         return len(experiment.instances())
     except ExperimentClosed:  # its opening was interrupted, or its closing
         return 0
+
+
+def _attend(job: Job[Any], loop: LoopThread) -> None:
+    """Wait until `job` has settled, and say once where the loop is when it stands still."""
+    pulse = loop.pulse()
+    while not job.wait(STANDSTILL):
+        where = "" if pulse.is_set() else loop.whereabouts()
+        if CONSOLE in where:  # whoever reads stderr has stopped, and nothing can be said
+            continue
+        if where:
+            _say(
+                f"the experiments' event loop has stood still for {STANDSTILL:g} s at {where}; "
+                "observers, on_output and other callbacks run on it and must not block"
+            )
+            break
+        pulse = loop.pulse()
+    job.wait()
 
 
 def _say(text: str) -> None:
@@ -250,23 +273,25 @@ def _at_exit() -> None:
     current().close_all()  # those of the process that exits: it may be a fork
 
 
-def _take_sigterm() -> None:
+def _take_signals() -> None:
     try:
-        if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
-            signal.signal(signal.SIGTERM, _on_sigterm)
+        for number in ENDINGS:
+            if signal.getsignal(number) is signal.SIG_DFL:  # `nohup` ignores SIGHUP, for example
+                signal.signal(number, _on_ending)
     except ValueError:
         return  # not the main thread: only that one may, and only there could it unwind
 
 
-def _give_sigterm_back() -> None:
+def _give_signals_back() -> None:
     try:
-        if signal.getsignal(signal.SIGTERM) is _on_sigterm:
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        for number in ENDINGS:
+            if signal.getsignal(number) is _on_ending:
+                signal.signal(number, signal.SIG_DFL)
     except ValueError:
         return  # not the main thread: the handler itself gives it back when it is called
 
 
-def _on_sigterm(number: int, _frame: FrameType | None) -> None:
+def _on_ending(number: int, _frame: FrameType | None) -> None:
     portal = current()
     if portal.exiting:
         return  # what it asks for is being done
@@ -274,4 +299,8 @@ def _on_sigterm(number: int, _frame: FrameType | None) -> None:
         signal.signal(number, signal.SIG_DFL)
         os.kill(os.getpid(), number)
         return
+    if number == signal.SIGHUP:
+        if portal.hung_up:
+            return  # shell and kernel both say so; nobody is there who would insist
+        portal.hung_up = True
     raise SystemExit(128 + number)

@@ -45,11 +45,13 @@ class Labs:
     Attributes:
         scenes: One for each cloud that the script spoke to, in their order.
         told: What the script's side has told, in its order.
+        unplayed: What could not be played, and why.
     """
 
     def __init__(self, scratch: Path, *, scenario: Scenario, isolation: Isolation) -> None:
         self.scenes: list[Scene] = []
         self.told: list[dict[str, Any]] = []
+        self.unplayed: list[str] = []
         self._scratch, self._scenario, self._isolation = scratch, scenario, isolation
         self._numbers: dict[tuple[str, str, str], int] = {}  # by what is played: which scene
         self._open = AsyncExitStack()
@@ -79,6 +81,7 @@ class Labs:
                     answer = await self._answer(**facts["ask"])
                 except (ExperimentException, OSError) as error:
                     answer = {"error": str(error)}
+                    self.unplayed.append(f"{facts['ask']['stands_for']}: {error}")
                 answer["id"] = facts["id"]
                 writer.write(json.dumps(answer).encode() + b"\n")
                 await writer.drain()

@@ -71,6 +71,7 @@ class Performance:
             scenario=rehearsal.scenario,
             places=tuple(places),
             remarks=tuple(dict.fromkeys(remarks)),
+            unplayed=tuple(dict.fromkeys(labs.unplayed)),
         )
 
     async def heed(self, signals: AsyncIterator[signal.Signals]) -> None:

@@ -98,6 +98,7 @@ class Record:
         exit_code: The script's; negative: the signal that ended it.
         seconds: How long the script ran.
         remarks: What was replaced for the rehearsal's sake.
+        unplayed: What the script spoke to and the lab could not play, and why.
     """
 
     script: str
@@ -106,6 +107,14 @@ class Record:
     scenario: str
     places: tuple[Place, ...]
     remarks: tuple[str, ...] = ()
+    unplayed: tuple[str, ...] = ()
+
+    @property
+    def verdict(self) -> int:
+        """The rehearsal's exit code: the script's, but where that did well and we can't say so."""
+        if self.exit_code < 0:
+            return 128 - self.exit_code
+        return self.exit_code or int(bool(self.left or self.unplayed))
 
     @property
     def left(self) -> list[str]:

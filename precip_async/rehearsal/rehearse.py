@@ -70,8 +70,9 @@ class Rehearsal:
         """Run the script, write the report to stderr, and return the rehearsal's exit code.
 
         That is the script's own; 128 and the number of a signal that ended it; or 1 where the
-        script did well but left something running. Ctrl-C and SIGTERM are the script's to handle:
-        it is given a minute to unwind, or until a second Ctrl-C.
+        script did well but left something running, or spoke to what could not be played. Ctrl-C
+        and SIGTERM are the script's to handle: it is given a minute to unwind, or until a second
+        Ctrl-C.
 
         Raises:
             ExperimentException: The report can't be written; stderr has it all the same.
@@ -79,9 +80,7 @@ class Rehearsal:
         with anyio.open_signal_receiver(*ENDINGS) as signals:
             record = await self._performed(signals)
             await anyio.to_thread.run_sync(self._tell, record)
-        if record.exit_code < 0:
-            return 128 - record.exit_code
-        return record.exit_code or int(bool(record.left))
+        return record.verdict
 
     async def _performed(self, signals: AsyncIterator[signal.Signals]) -> Record:
         performance, failure = Performance(self), None

@@ -48,8 +48,11 @@ def _lines(record: Record) -> Iterator[str]:
     yield f"Rehearsal of {record.script}: {_exit(record.exit_code)} after {record.seconds:.1f} s"
     if record.scenario:
         yield f"Scenario: {record.scenario}"
-    if not record.places:
+    if not record.places and not record.unplayed:
         yield "No experiment was opened."
+    for one in record.unplayed:
+        yield ""
+        yield f"NOT REHEARSED, because it could not be played: {one}"
     for place in record.places:
         yield ""
         yield from _of_place(place)

@@ -8,7 +8,7 @@ said in the async class, whose signatures these are. The differences:
   ends it. What is still open when the main thread ends is closed then, with a warning where it
   has instances: wait for threads that use it before.
 * What happens is written to stderr, unless ``quiet=True``.
-* Ctrl-C and SIGTERM end what a call has started before they go on.
+* Ctrl-C, SIGTERM and SIGHUP end what a call has started before they go on.
 """
 
 from __future__ import annotations

@@ -77,6 +77,9 @@ class Experiment:
             return
         try:
             self._call(self._experiment.aclose)
+        except ExperimentClosed:
+            if not portal.exiting():  # else it is closed anyway: by the exit, or before
+                raise
         finally:
             portal.release(self._experiment)
 

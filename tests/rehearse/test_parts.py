@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
+import json
+import socket
 from typing import TYPE_CHECKING, Any
 
+import anyio
 import pytest
 
-from precip_async import EC2Experiment, Experiment, OpenStackExperiment, detour
+from precip_async import (
+    EC2Experiment,
+    Experiment,
+    InvalidArgument,
+    OpenStackExperiment,
+    detour,
+)
+from precip_async.clouds.base import Cloud
 from precip_async.clouds.dialects import DIALECTS as SPOKEN
 from precip_async.clouds.ec2 import EC2Cloud
 from precip_async.clouds.ec2_endpoint import parse_endpoint
+from precip_async.home.directory import Home
 from precip_async.lab.dialects import DIALECTS as PLAYED
+from precip_async.lab.scenario import Scenario
 from precip_async.lab.service import LabCall
 from precip_async.rehearsal.casting import FAMILIES, cast
 from precip_async.rehearsal.classic import hint, provide_variables
 from precip_async.rehearsal.guide import Guide
+from precip_async.rehearsal.labs import Labs
 from precip_async.rehearsal.record import Calls, Place, Record, Started, counted
 from precip_async.rehearsal.report import as_text
 from precip_async.settings import Settings
@@ -108,6 +121,18 @@ def test_nothing_of_the_users_is_used(tmp_path: Path) -> None:
     used = (led.bastion, led.bastion_key, led.agent, led.known_hosts, led.ssh_config)
     assert used == (None, None, False, None, None)
     assert (led.home, led.name) == (tmp_path, "mine")
+
+
+def test_files_that_are_not_used_must_be_there(tmp_path: Path) -> None:
+    """A rehearsal that passes them over would let a script meet its cloud without them."""
+    given = Settings(known_hosts=tmp_path / "missing")
+    guide = Guide(FakeWire(), home=tmp_path, cloud=None)  # type: ignore[arg-type] # a fake
+
+    led, _ = guide(EC2Cloud(dialect=SPOKEN["amazon"]), given)
+
+    assert not isinstance(led, Cloud)
+    with pytest.raises(InvalidArgument, match="known_hosts: there is no file"):
+        led(Home.open(tmp_path / "home"))
 
 
 @pytest.mark.parametrize("cloud", [None, "ec2", "nimbus"])
@@ -254,3 +279,32 @@ def test_instances_of_several_experiments_are_told_apart() -> None:
 
     assert "first" in text(one, other)
     assert "first" not in text(one, one)
+
+
+async def test_what_could_not_be_played_is_kept(tmp_path: Path) -> None:
+    """The script may catch the error that it is told, and then nobody else would know."""
+    ours, theirs = socket.socketpair()
+    ask = {"dialect": "none", "region": "r", "zone": None, "tls": False, "stands_for": "Cloud X"}
+    labs = Labs(tmp_path, scenario=Scenario(), isolation="process")
+
+    async with labs, anyio.create_task_group() as tasks:
+        tasks.start_soon(labs.serve, ours)
+        with theirs:
+            theirs.sendall(json.dumps({"ask": ask, "id": 7}).encode() + b"\n")
+            answer = json.loads(await anyio.to_thread.run_sync(theirs.recv, 4096))
+
+    assert answer["id"] == 7
+    assert labs.unplayed == [f"Cloud X: {answer['error']}"]
+
+
+@pytest.mark.parametrize(("code", "verdict"), [(0, 1), (4, 4), (-9, 137)])
+def test_a_rehearsal_that_could_not_play_a_cloud_has_failed(code: int, verdict: int) -> None:
+    """Also where the script did well; else its own code comes first."""
+    unplayed = ("Cloud X: machines can't be had here",)
+    record = Record(
+        script="s.py", exit_code=code, seconds=1.0, scenario="", places=(), unplayed=unplayed
+    )
+
+    assert record.verdict == verdict
+    assert f"NOT REHEARSED, because it could not be played: {unplayed[0]}" in as_text(record)
+    assert "No experiment" not in as_text(record)

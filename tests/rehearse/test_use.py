@@ -12,6 +12,7 @@ import pytest
 
 from precip_async.cli import main
 from precip_async.lab.scenario import Scenario
+from precip_async.rehearsal.rehearse import Rehearsal
 
 HEAVY = ("aioboto3", "aiohttp", "asyncssh", "botocore", "cryptography", "precip_async.lab.lab")
 
@@ -52,6 +53,25 @@ def test_the_words_of_scenarios_can_be_asked_for(capsys: pytest.CaptureFixture[s
 
     listed = {line.split()[0] for line in capsys.readouterr().out.splitlines() if line[:2] == "  "}
     assert listed == {one.name for one in fields(Scenario)}
+
+
+def test_seed_and_repeated_words_are_one_scenario(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is drawn depends on the seed: a rehearsal that went wrong can be had again."""
+    script = tmp_path / "script.py"
+    script.touch()
+    plots: list[Scenario] = []
+
+    async def perform(rehearsal: Rehearsal) -> int:
+        plots.append(rehearsal.plot)
+        return 0
+
+    monkeypatch.setattr(Rehearsal, "perform", perform)
+    words = ["--scenario", "throttled=0.5", "--scenario", "boot=3", "--seed", "7"]
+
+    assert main(["rehearse", *words, str(script)]) == 0
+    assert plots == [Scenario.parse("throttled=0.5 boot=3 seed=7")]
 
 
 def test_the_command_line_is_light() -> None:
