@@ -151,6 +151,7 @@ class Life:
                 await in_child_task(stage.let_go if untouched else close)
             finally:
                 self._gone.set()
+                forsaken.released(self)
         elif self._gone is not None:  # somebody else is at it
             await self._gone.wait()
 

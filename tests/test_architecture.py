@@ -24,6 +24,7 @@ STOREYS: dict[str, tuple[str, ...]] = {
         "limits",
         "results",
         "shell",
+        "signals",
         "steps",
     ),
     "edges": ("clouds", "home", "ssh"),

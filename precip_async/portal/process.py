@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import anyio
 
-from precip_async import console
+from precip_async import console, signals
 from precip_async.console import WARNING, log_line
 from precip_async.errors import ExperimentClosed, ExperimentException
 from precip_async.portal.loop import Job, LoopThread
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 __all__ = ["UNWIND", "Closable", "Portal", "current", "unwind_time"]
 
 UNWIND = 30.0  # seconds for a call to unwind, where nobody says better
-ENDINGS = (signal.SIGTERM, signal.SIGHUP)  # a terminal that closes sends the latter
 STANDSTILL = 10.0  # seconds without a turn of the loop after which it is said where it is
 NOTICE = 1.0  # seconds of unwinding after which a user wants to know what is waited for
 CONSOLE = console.__file__
@@ -94,14 +93,14 @@ class Portal:
     def hold(self, experiment: Closable) -> None:
         """See `precip_async.portal.hold`."""
         self._open[id(experiment)] = experiment
-        _take_signals()
+        signals.take(_on_ending)
 
     def release(self, experiment: Closable) -> None:
         """See `precip_async.portal.release`."""
         self._open.pop(id(experiment), None)
         if not self._open:
             self.hung_up = False
-            _give_signals_back()
+            signals.give_back(_on_ending)
 
     def call(self, unwind: float, work: Callable[[], Awaitable[T]]) -> T:
         """See `precip_async.portal.call_within`."""
@@ -157,7 +156,7 @@ class Portal:
         except KeyboardInterrupt:
             _say("interrupted; instances may still be running: `precip reap` ends them")
         loop.stop()
-        _give_signals_back()
+        signals.give_back(_on_ending)
 
     def _end_calls(self, loop: LoopThread, within: float) -> None:
         deadline = time.monotonic() + within
@@ -273,31 +272,12 @@ def _at_exit() -> None:
     current().close_all()  # those of the process that exits: it may be a fork
 
 
-def _take_signals() -> None:
-    try:
-        for number in ENDINGS:
-            if signal.getsignal(number) is signal.SIG_DFL:  # `nohup` ignores SIGHUP, for example
-                signal.signal(number, _on_ending)
-    except ValueError:
-        return  # not the main thread: only that one may, and only there could it unwind
-
-
-def _give_signals_back() -> None:
-    try:
-        for number in ENDINGS:
-            if signal.getsignal(number) is _on_ending:
-                signal.signal(number, signal.SIG_DFL)
-    except ValueError:
-        return  # not the main thread: the handler itself gives it back when it is called
-
-
 def _on_ending(number: int, _frame: FrameType | None) -> None:
     portal = current()
     if portal.exiting:
         return  # what it asks for is being done
-    if not portal.holds_any:
-        signal.signal(number, signal.SIG_DFL)
-        os.kill(os.getpid(), number)
+    if not portal.holds_any:  # a fork's, which has opened none
+        signals.pass_on(number)
         return
     if number == signal.SIGHUP:
         if portal.hung_up:

@@ -9,11 +9,12 @@ import anyio
 import anyio.to_thread
 import pytest
 
+from precip_async import LocalExperiment, signals
 from precip_async.clouds.local.remains import left_behind
 from precip_async.lab.lab import Lab
 from tests.on_clouds import IMAGES, REGION
 from tests.polling import until
-from tests.scripts import run_script
+from tests.scripts import run_script, script
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -68,6 +69,68 @@ async def test_nothing_outlives_an_event_loop(tmp_path: Path, dialect: str, way:
     assert ("experiment 'left' was left open" in errors) == (way != "another loop")
     if way == "error":
         assert "LookupError: mine" in errors
+
+
+@pytest.mark.parametrize(
+    ("before", "number", "code"),
+    [
+        ("", signal.SIGTERM, -signal.SIGINT),
+        ("", signal.SIGHUP, -signal.SIGINT),
+        ("signal.signal(signal.SIGINT, signal.SIG_IGN)", signal.SIGTERM, 128 + signal.SIGTERM),
+    ],
+    ids=["SIGTERM", "SIGHUP", "SIGTERM in the background"],
+)
+async def test_a_script_that_is_told_to_end_ends_its_instances_first(
+    tmp_path: Path, before: str, number: signal.Signals, code: int
+) -> None:
+    """As Ctrl-C does, also where nothing would hear of Ctrl-C."""
+    program = (
+        f"import signal\n{before}\n{PRELUDE}\n"
+        "async def main():\n"
+        "    async with exp:\n"
+        "        await exp.provision(image, count=2)\n"
+        "        print('provisioned')\n"
+        "        await asyncio.Event().wait()\n"
+        "asyncio.run(main())"
+    )
+
+    def play(*words: str) -> tuple[int, str]:
+        with script(program, *words) as running:
+            running.wait_for("provisioned")
+            running.signal(number)
+            return running.end(), running.errors
+
+    (tmp_path / "lab").mkdir()
+    async with Lab("amazon", directory=tmp_path / "lab", isolation="process", region=REGION) as lab:
+        words = (REGION, lab.endpoint, lab.access_key, lab.secret_key, str(lab.ssh_port))
+        ended, errors = await anyio.to_thread.run_sync(
+            play, *words, str(tmp_path / "h"), "amazon", IMAGES["amazon"]
+        )
+
+        assert len(await lab.instances()) == 2, errors
+        assert [one.id for one in await lab.instances() if one.alive] == [], errors
+    assert ended == code, errors
+
+
+async def test_the_scripts_own_way_with_a_signal_is_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever has taken it keeps it, and the system has it back when nothing is open any more."""
+    monkeypatch.setattr(signals, "_takers", [])
+    before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGHUP)
+    try:
+        signal.signal(signal.SIGTERM, theirs := lambda *_: None)
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+        async with LocalExperiment(isolation="process", home=tmp_path / "home"):
+            during = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGHUP)
+        after = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGHUP)
+    finally:
+        signal.signal(signal.SIGTERM, before[0])
+        signal.signal(signal.SIGHUP, before[1])
+
+    assert (during[0], after[0]) == (theirs, theirs)
+    assert during[1] != signal.SIG_DFL
+    assert after[1] == signal.SIG_DFL
 
 
 def test_machines_of_this_computer_go_with_the_process(tmp_path: Path) -> None:

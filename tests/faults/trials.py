@@ -102,7 +102,7 @@ class Trial:
     @property
     def dies(self) -> bool:
         """Whether it is given no chance to clean up."""
-        return self.kind in ("kill", "moment") or self.point == "TERM"
+        return self.kind in ("kill", "moment")
 
     def to_json(self) -> dict[str, Any]:
         """As what crosses a pipe."""
