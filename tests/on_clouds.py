@@ -34,6 +34,7 @@ __all__ = [
     "IMAGES",
     "REGION",
     "Rehearsal",
+    "attached_on",
     "experiment_on",
     "rehearsed",
     "twin_on",
@@ -64,17 +65,29 @@ def experiment_on(lab: Lab, home: Path, **given: Any) -> Experiment:
     What is given goes to its constructor, and may stand in for what it would have been given:
     ``endpoint=``, ``keys=``, and for Amazon ``region=``.
     """
-    made: Experiment = _made_on(lab, home, precip_async, given)
+    kind, words, facts = _asked(lab, home, precip_async, given)
+    made: Experiment = kind(*words, **facts)
     return made
 
 
 def twin_on(lab: Lab, home: Path, **given: Any) -> sync.Experiment:
     """Likewise, the blocking one, which is open."""
-    made: sync.Experiment = _made_on(lab, home, sync, given)
+    kind, words, facts = _asked(lab, home, sync, given)
+    made: sync.Experiment = kind(*words, **facts)
     return made
 
 
-def _made_on(lab: Lab, home: Path, face: Any, given: dict[str, Any]) -> Any:
+async def attached_on(lab: Lab, home: Path, name: str, **given: Any) -> Experiment:
+    """The running experiment of that name, as that user would go on with it."""
+    kind, words, facts = _asked(lab, home, precip_async, given)
+    found: Experiment = await kind.attach(name, *words, **facts)
+    return found
+
+
+def _asked(
+    lab: Lab, home: Path, face: Any, given: dict[str, Any]
+) -> tuple[Any, tuple[Any, ...], dict[str, Any]]:
+    """The class, its arguments and its keywords."""
     region = given.pop("region", lab.region)
     endpoint = given.pop("endpoint", lab.endpoint)
     keys = given.pop("keys", (lab.access_key, lab.secret_key))
@@ -83,14 +96,14 @@ def _made_on(lab: Lab, home: Path, face: Any, given: dict[str, Any]) -> Any:
         shared["verify"] = lab.ca_file
     facts: dict[str, Any] = {**shared, **given}
     if lab.dialect == "amazon":
-        return face.EC2Experiment(region, endpoint, *keys, **facts)
+        return face.EC2Experiment, (region, endpoint, *keys), facts
     if lab.dialect == "nimbus":
-        return face.NimbusExperiment(endpoint, *keys, **facts)
+        return face.NimbusExperiment, (endpoint, *keys), facts
     if lab.dialect.startswith("eucalyptus"):
-        return face.EucalyptusExperiment(endpoint, *keys, **facts)
+        return face.EucalyptusExperiment, (endpoint, *keys), facts
     # A bare host means the path that OpenStack had longest; these two have none.
     bare = lab.dialect in ("nova-kilo", "ec2-api")
-    return face.OpenStackExperiment(endpoint.rstrip("/") + "/" * bare, *keys, **facts)
+    return face.OpenStackExperiment, (endpoint.rstrip("/") + "/" * bare, *keys), facts
 
 
 @dataclass(slots=True, kw_only=True)

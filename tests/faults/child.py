@@ -20,12 +20,12 @@ from precip_async.steps import watched
 from tests.faults.breaking import broken
 from tests.faults.counting import CountingLoop
 from tests.faults.trials import Trial
-from tests.on_clouds import IMAGES, experiment_on, twin_on
+from tests.on_clouds import IMAGES, attached_on, experiment_on, twin_on
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["INSTANCES", "LIMITS", "WRONG", "exit_now", "play"]
+__all__ = ["FAILED", "INSTANCES", "LIMITS", "WRONG", "exit_now", "play"]
 
 LIMITS = Limits(
     poll_interval=0.1,
@@ -109,8 +109,14 @@ def fill(home: Path) -> None:
 
 def _async_script(where: Any, home: Path, facts: dict[str, Any], trial: Trial) -> None:
     async def script() -> None:
-        async with experiment_on(where, home, **facts) as exp:
-            await exp.provision(IMAGES[where.dialect], count=INSTANCES, tags=["worker"])
+        attaches = trial.kind == "attach"
+        if attaches:
+            made = await attached_on(where, home, **facts)
+        else:
+            made = experiment_on(where, home, **facts)
+        async with made as exp:
+            if not attaches:
+                await exp.provision(IMAGES[where.dialect], count=INSTANCES, tags=["worker"])
             await exp.wait(timeout=PATIENCE)
             await exp.run(["worker"], "sleep 600 & echo there > said", parallel=True)
             await exp.get([], "said", home.parent / "got", parallel=True)

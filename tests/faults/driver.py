@@ -25,7 +25,7 @@ from precip_async.home.journal import Journal
 from precip_async.lab.lab import Lab
 from precip_async.lab.scenario import Scenario
 from tests import processes
-from tests.faults.child import INSTANCES, WRONG
+from tests.faults.child import FAILED, INSTANCES, WRONG
 from tests.faults.proxy import Line, bad_line
 from tests.faults.reaper import reaped
 from tests.on_clouds import REGION
@@ -176,7 +176,10 @@ class Stage:
                 line = bad_line(trial.fault, trial.time, lambda host: (host, lab.ssh_port))
                 lines.append(await stack.enter_async_context(line))
                 ssh_port = lines[0].port
-            outcome.code = await self._child(trial, _where(lab, endpoint, ssh_port), home)
+            where = _where(lab, endpoint, ssh_port)
+            if trial.first is not None:
+                await self._child(trial.first, where, home)
+            outcome.code = await self._child(trial, where, home)
             for one in lines:
                 one.heal()
             outcome.said = await anyio.Path(place / "said").read_text(errors="replace")
@@ -243,7 +246,7 @@ def _where(lab: Lab, endpoint: str, ssh_port: int) -> dict[str, Any]:
 def _signals(trial: Trial) -> Iterator[tuple[float, int]]:
     """What is sent to the script, and after how many seconds."""
     yield LONGEST, signal.SIGKILL
-    if trial.kind == "moment":
+    if trial.kind in ("moment", "attach"):
         yield trial.after, signal.SIGKILL
     elif trial.kind == "signal":
         for place, name in enumerate(trial.point.split(", ")):
@@ -289,7 +292,9 @@ class _Books:
         # A second Ctrl-C strikes wherever the loop is, in asyncio and anyio as well.
         if outcome.code == WRONG and trial.point != "INT, INT":
             outcome.violations.append("an error reached the user that is none of ours")
-        if outcome.code == -signal.SIGKILL and trial.kind not in ("kill", "moment"):
+        if outcome.code == FAILED and trial.kind == "attach":
+            outcome.violations.append("it could not be attached to, or not gone on with")
+        if outcome.code == -signal.SIGKILL and not trial.dies:
             outcome.violations.append("it had not ended after 90 s")
         # an instance may be ready before the first look at the cloud is over
         sure = trial.kind == "kill" and trial.point != "boot.seen"

@@ -17,17 +17,18 @@ FEW = (
     Trial(number=1, seed=0, kind="kill", point="launch.accepted", dialect="amazon"),
     Trial(number=2, seed=0, kind="signal", point="INT", dialect="amazon", after=0.9),
     Trial(number=3, seed=0, kind="kill", point="command.started", dialect="amazon", blocking=True),
+    Trial(number=4, seed=0, kind="attach", point="boot.ready", dialect="amazon", after=30.0),
 )
 MORE = 30
 
 
 async def test_a_killed_script_leaves_nothing_that_reaping_does_not_find(tmp_path: Path) -> None:
-    """Killed between the cloud's answer and the journal, interrupted, and killed at work."""
+    """Killed between the cloud's answer and the journal, interrupted, killed, and gone on with."""
     outcomes = await play_all(FEW, tmp_path, jobs=2)
 
-    assert [outcome.violations for outcome in outcomes] == [[], [], []]
-    assert [outcome.before for outcome in outcomes] == [2, 0, 2]
-    assert [outcome.after for outcome in outcomes] == [0, 0, 0]
+    assert [outcome.violations for outcome in outcomes] == [[], [], [], []]
+    assert [outcome.before for outcome in outcomes] == [2, 0, 2, 0]
+    assert [outcome.after for outcome in outcomes] == [0, 0, 0, 0]
 
 
 @pytest.mark.slow

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
 from precip_async.steps import STEPS
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 __all__ = ["DIALECTS", "KINDS", "Fault", "Kind", "Trial", "drawn", "trials"]
 
-Kind = Literal["kill", "moment", "signal", "cancel", "api", "ssh", "lost", "home", "none"]
+Kind = Literal["kill", "moment", "attach", "signal", "cancel", "api", "ssh", "lost", "home", "none"]
 Fault = Literal["cut", "delay", "garble", "freeze"]
 
 #: Where trials take place.
@@ -26,6 +26,7 @@ DIALECTS: Final = (
 KINDS: Final[Mapping[Kind, int]] = {
     "kill": 40,
     "moment": 12,
+    "attach": 8,
     "signal": 12,
     "cancel": 20,
     "api": 6,
@@ -36,6 +37,7 @@ KINDS: Final[Mapping[Kind, int]] = {
 FAULTS: Final[tuple[Fault, ...]] = ("cut", "delay", "garble", "freeze")
 SIGNALS: Final = ("INT", "TERM", "INT, INT")
 HOME: Final = ("removed", "full", "clock back")
+LEFT: Final = ("launch.answered", "boot.ready", "command.started", "end.asked")
 
 ELASTIC: Final = ("ec2-api", "nova-essex", "nova-havana", "nova-kilo")
 KEYED: Final = ("eucalyptus-3", *ELASTIC)
@@ -50,10 +52,11 @@ class Trial:
     Attributes:
         number: Which; with the seed it is all that is needed to have it again.
         seed: Of everything that is drawn.
-        kind: What befalls it: it is killed at a step or at a moment, it gets a signal, its scope is
-            cancelled, its connections to the cloud or to the instances suffer, no launch is ever
-            answered, its home suffers, or nothing does.
-        point: Which step, signal or fault.
+        kind: What befalls it: it is killed at a step or at a moment, so is who then attaches to its
+            experiment, it gets a signal, its scope is cancelled, its connections to the cloud or to
+            the instances suffer, no launch is ever answered, its home suffers, or nothing does.
+        point: Which step, signal or fault; of one that attaches, the step at which whoever it
+            comes after was killed.
         dialect: Which cloud.
         blocking: Whether it uses the blocking twins.
         time: How often the step is passed by before it counts, the number of the suspension, or of
@@ -102,7 +105,12 @@ class Trial:
     @property
     def dies(self) -> bool:
         """Whether it is given no chance to clean up."""
-        return self.kind in ("kill", "moment")
+        return self.kind in ("kill", "moment", "attach")
+
+    @property
+    def first(self) -> Trial | None:
+        """The one that leaves what this one attaches to."""
+        return replace(self, kind="kill", after=0.0) if self.kind == "attach" else None
 
     def to_json(self) -> dict[str, Any]:
         """As what crosses a pipe."""
@@ -128,6 +136,8 @@ def drawn(seed: int, number: int) -> Trial:
         case "moment":
             facts = {"point": "kill: any moment", "after": rng.uniform(0.05, LATEST)}
             facts["blocking"] = blocking
+        case "attach":
+            facts = {"point": rng.choice(LEFT), "after": rng.uniform(0.05, LATEST)}
         case "signal":
             facts = {"point": rng.choice(SIGNALS), "after": rng.uniform(0.3, LATEST)}
             facts["blocking"] = blocking
