@@ -408,7 +408,7 @@ def test_an_empty_word_does_not_mean_everything(
     """A shell's variable that was never set narrows nothing down: it is refused."""
     code = main(["reap", "--yes", "--home", str(tmp_path / "home"), *flags])
 
-    assert code == 1
+    assert code == 2
     assert said in capsys.readouterr().err
 
 

@@ -270,9 +270,10 @@ def test_small_answers_are_read() -> None:
 def test_a_long_document_is_read_in_slices() -> None:
     """Where a slice ends in the middle of a character, nothing is lost."""
     name = "ü" * SLICE
-    text = described(item("i-1", more=f"<reason>x{name}</reason>"))
+    tags = f"<tagSet><item><key>a</key><value>x{name}</value></item></tagSet>"
+    text = described(item("i-1", more=tags))
 
-    assert instances_of(parse(text.encode()))[0].reason == f"x{name}"
+    assert instances_of(parse(text.encode()))[0].tags == {"a": f"x{name}"}
 
 
 def test_a_thousand_instances_are_read_quickly() -> None:
