@@ -14,6 +14,7 @@ import anyio
 from precip_async.errors import (
     ConnectError,
     ConnectionLost,
+    ConnectTimeout,
     ExperimentClosed,
     ExperimentException,
     RemoteError,
@@ -127,6 +128,7 @@ class Slot:
     async def _connect(self, timeout: float | None) -> Transport:
         limit = self._limits.connect_timeout if timeout is None else timeout
         spent, attempt = 0.0, 0
+        known: ConnectError | None = None
         while True:
             transport = None
             await self._room.enter(
@@ -138,13 +140,16 @@ class Slot:
                     transport = await self._connector.connect(self.target, limit - spent)
                     break
             except ConnectError as error:
+                # A last attempt that had little time left knows less than the one before.
+                hasty = isinstance(error, ConnectTimeout) and limit - spent < limit / 2
+                known = error if known is None or not hasty else known
                 attempt += 1
                 pause = backoff(attempt)
                 spent += time.monotonic() - began + pause
                 if timeout is not None or spent >= min(limit, error.patience):
                     if attempt > 1:
-                        error.add_note(f"{attempt} attempts in {spent - pause:.1f} s")
-                    raise
+                        known.add_note(f"{attempt} attempts in {spent - pause:.1f} s")
+                    raise known from known.__cause__
             finally:
                 self._room.left(transport)
             await anyio.sleep(pause)

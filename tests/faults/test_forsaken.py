@@ -9,7 +9,7 @@ import anyio
 import anyio.to_thread
 import pytest
 
-from precip_async import LocalExperiment, signals
+from precip_async import LocalExperiment, forsaken, signals
 from precip_async.clouds.local.remains import left_behind
 from precip_async.lab.lab import Lab
 from tests.on_clouds import IMAGES, REGION
@@ -117,6 +117,8 @@ async def test_the_scripts_own_way_with_a_signal_is_left_alone(
 ) -> None:
     """Whoever has taken it keeps it, and the system has it back when nothing is open any more."""
     monkeypatch.setattr(signals, "_takers", [])
+    monkeypatch.setattr(forsaken, "_open", {})  # what other tests have left open
+    monkeypatch.setattr(forsaken, "_closing", {})
     before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGHUP)
     try:
         signal.signal(signal.SIGTERM, theirs := lambda *_: None)

@@ -15,6 +15,7 @@ from precip_async.errors import (
     AuthenticationFailed,
     ConnectError,
     ConnectionLost,
+    ConnectTimeout,
     ExperimentClosed,
     InvalidArgument,
 )
@@ -279,6 +280,26 @@ async def test_patience_ends_with_the_time_to_connect(pool: Pool, connector: Fak
 
     assert connector.attempts > 5
     assert f"{connector.attempts} attempts in" in caught.value.__notes__[0]
+
+
+@pytest.mark.parametrize("pause", [0.2, 0.001])
+async def test_a_last_attempt_without_time_does_not_hide_what_was_seen(
+    pool: Pool, connector: FakeConnector, monkeypatch: pytest.MonkeyPatch, pause: float
+) -> None:
+    """Where it had most of the time, its verdict counts; else that of the one before."""
+    pauses = iter([pause, 1.0])
+    monkeypatch.setattr("precip_async.ssh.slot.backoff", lambda _attempt: next(pauses))
+    hasty = ConnectTimeout(instance_id="i-1", host="h", problem="no answer")
+    hasty.patience = float("inf")
+    connector.gate.set()
+    connector.failures = [refused(float("inf")), hasty]
+
+    with pytest.raises(ConnectError) as caught:
+        async with pool.lease(target()):
+            pytest.fail("refused")
+
+    assert isinstance(caught.value, ConnectTimeout) == (pause == 0.001)
+    assert caught.value.__notes__[0].startswith("2 attempts in")
 
 
 @pytest.mark.usefixtures("no_jitter")
