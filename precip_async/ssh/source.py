@@ -340,6 +340,7 @@ class _ToLoop:
         self._talk = talk
 
     def write(self, data: bytes) -> int:
+        anyio.from_thread.check_cancelled()  # where there is always room, `send` never waits
         if not anyio.from_thread.run(send, self._talk, data):
             raise _Stopped
         return len(data)

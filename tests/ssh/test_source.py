@@ -418,3 +418,25 @@ def test_a_large_file_to_many_costs_little_memory(
     assert int(ran.stdout) <= 64 * 1024
     for place in (here, there):
         assert [path.stat().st_size for path in place.glob("i-*")] == [size] * count
+
+
+async def test_packing_ends_with_its_scope_however_fast_it_is_taken(tmp_path: Path) -> None:
+    """Where there is always room nothing waits, and what waits for nothing is not cancelled."""
+
+    class Greedy(FakeChannel):
+        taken = 0
+
+        def write(self, data: bytes | memoryview) -> None:
+            self.taken += len(data)
+            scope.cancel()
+
+    (tmp_path / "tree").mkdir()
+    (tmp_path / "tree" / "large").write_bytes(bytes(LARGE))
+    talk, channel = Conversation("mark"), Greedy()
+    talk.channel = channel
+    with anyio.CancelScope() as scope, Source(tmp_path / "tree", LIMITS) as source:
+        async with source.content() as content:
+            await content.body.feed(talk)
+
+    assert scope.cancelled_caught
+    assert 0 < channel.taken < MIB
