@@ -125,7 +125,7 @@ class ChoppyProxy(Peer):
             async with anyio.create_task_group() as both:
                 both.start_soon(self._pump, reader, back, False)
                 both.start_soon(self._pump, there, writer, True)
-        except* ConnectionError:
+        except* OSError:  # a socket that is not connected any more is no ConnectionError
             reset(writer)  # one side broke: so does the other
         finally:
             back.transport.abort()
