@@ -20,7 +20,6 @@ SLOW_BOOT = 4.0  # seconds
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)  # as many SSH servers as instances are played in this process
 async def test_a_thousand_are_launched_by_the_hundred_and_looked_at_once_a_second(
     tmp_path: Path,
 ) -> None:
@@ -31,7 +30,7 @@ async def test_a_thousand_are_launched_by_the_hundred_and_looked_at_once_a_secon
         async with experiment_on(lab, tmp_path / "home") as exp:
             await exp.provision(IMAGES["amazon"], count=FLEET)
             waited_from = len(lab.calls)
-            ready = await exp.wait(timeout=200)
+            ready = await exp.wait(timeout=45)
             looked = lab.calls[waited_from:]
         calls = Counter(call.action for call in lab.calls)
 

@@ -26,8 +26,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.sshd
 
 MIB = 1024 * 1024
-# kill_grace as it comes: on a busy machine removing what is half there takes its time.
-LIMITS = Limits(drain_grace=0.2, keepalive=0.2, keepalive_count=2, close_grace=2)
+LIMITS = Limits(kill_grace=0.5, drain_grace=0.2, keepalive=0.2, keepalive_count=2, close_grace=2)
 
 ways = pytest.mark.parametrize("way", ["put", "get"])
 kinds = pytest.mark.parametrize("kind", ["file", "tree"])
